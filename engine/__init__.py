@@ -1,0 +1,1 @@
+"""The domain of Ticket Rush and its stores: no HTTP, no process management."""

@@ -1,0 +1,58 @@
+"""Every Redis key, spelled here and nowhere else.
+
+All keys of a cell carry one hash tag, `{E.C}` (event reference in 12 hex digits, cell in
+decimal), so that a script call touches one slot. The Lua side derives the keys of bookings and
+zones that it discovers itself from the prefix of the key it was given.
+"""
+
+from uuid import UUID
+
+from engine.ids import CellId
+
+ANNOUNCEMENTS = "rush:durable"
+"""Pub/sub channel on which the relay announces what is durable."""
+
+
+def tag(cell_id: CellId) -> str:
+    """The text between the braces."""
+    return f"{cell_id.event_ref:012x}.{cell_id.cell}"
+
+
+def parse_tag(text: str) -> CellId:
+    """The cell that a tag names; raises ValueError for anything else."""
+    event_ref, _, cell = text.partition(".")
+    return CellId(int(event_ref, 16), int(cell))
+
+
+class CellKeys:
+    """The keys of one cell."""
+
+    __slots__ = ("booking_prefix", "build", "buyers", "deadlines", "ledger", "prefix", "rate_prefix", "sale", "zone_prefix")
+
+    def __init__(self, cell_id: CellId) -> None:
+        self.prefix = f"rush:{{{tag(cell_id)}}}:"
+        self.sale = self.prefix + "sale"
+        self.buyers = self.prefix + "buyers"
+        self.deadlines = self.prefix + "deadlines"
+        self.ledger = self.prefix + "ledger"
+        self.build = self.prefix + "build"
+        self.zone_prefix = self.prefix + "zone:"
+        self.booking_prefix = self.prefix + "booking:"
+        self.rate_prefix = self.prefix + "rate:"
+
+    def zone(self, zone_id: UUID | str) -> str:
+        """The hash with a zone's price, limits and counters."""
+        return f"{self.zone_prefix}{zone_id}"
+
+    def booking(self, booking_id: UUID | str) -> str:
+        """The hash of one booking."""
+        return f"{self.booking_prefix}{booking_id}"
+
+    def rate(self, user_id: UUID | str) -> str:
+        """The reserve rate limit of one user."""
+        return f"{self.rate_prefix}{user_id}"
+
+
+def rate(scope: str, subject: str) -> str:
+    """A rate limit outside any cell, such as ("login", address)."""
+    return f"rush:rate:{{{scope}:{subject}}}"

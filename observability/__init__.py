@@ -1,0 +1,1 @@
+"""Metrics and logs, the lowest layer: imports nothing of the other packages."""
