@@ -1,0 +1,52 @@
+"""What a script can answer. Generated from lua/lib/status.lua by `make statuses`: do not edit."""
+
+from enum import IntEnum
+
+
+class Status(IntEnum):
+    """In order of precedence: of two that apply, the first is answered."""
+
+    OK = 0
+    """done"""
+    NOT_OPEN = 1
+    """the cell is not open: nothing may be concluded from what it holds"""
+    REPLAYED = 2
+    """done before, by the same request: the first answer again"""
+    KEY_COLLISION = 3
+    """somebody else's booking has this id"""
+    KEY_REUSED = 4
+    """the same idempotency key with another request"""
+    SALE_NOT_OPEN = 5
+    """before, paused, cancelled or after"""
+    RATE_LIMITED = 6
+    """too many attempts of this user"""
+    ZONE_UNKNOWN = 7
+    """no such zone in this cell"""
+    SHOW_MISMATCH = 8
+    """the zone belongs to another show than the request says"""
+    OVER_ORDER_LIMIT = 9
+    """more than one order may take of this zone"""
+    OVER_USER_LIMIT = 10
+    """more than one person may hold of this event"""
+    INSUFFICIENT_STOCK = 11
+    """not enough left"""
+    HOLDS_DUE = 12
+    """would be refused, but more holds are due than one call takes back"""
+    LEDGER_FULL = 13
+    """the relay is too far behind"""
+    BOOKING_UNKNOWN = 14
+    """no such booking of this user"""
+    BOOKING_ENDED = 15
+    """its state does not allow this"""
+    BOOKING_EXPIRED = 16
+    """its deadline has passed"""
+    PAYMENT_REQUIRED = 17
+    """it has a price and no payment"""
+    VERSION_AHEAD = 18
+    """an earlier edit is still to be applied"""
+    BELOW_IN_USE = 19
+    """the edit would take away seats that are in use"""
+    EPOCH_STALE = 20
+    """the cell is not where the caller believes it to be"""
+    BUILD_VOID = 21
+    """a newer rebuild has begun"""

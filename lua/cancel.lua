@@ -1,0 +1,42 @@
+-- cancel: the buyer gives a reserved booking back.
+-- KEYS sale buyers ledger deadlines booking
+-- ARGV booking user
+-- RETURNS status at record: for OK, REPLAYED, BOOKING_ENDED and BOOKING_EXPIRED
+-- FLAGS allow-oom
+-- GROUP verb
+local status = require('status')
+local booking = require('booking')
+local cell = require('cell')
+local hold = require('hold')
+
+local booking_id, user = ARGV[1], ARGV[2]
+local keys = { buyers = KEYS[2], ledger = KEYS[3], deadlines = KEYS[4] }
+
+local sale = cell.load(KEYS[1])
+if not sale then
+    return { status.NOT_OPEN, '0-0' }
+end
+local record = booking.load(KEYS[5])
+if not record or record.user ~= user then
+    return { status.BOOKING_UNKNOWN, cell.at(sale) }
+end
+
+local function refusal()
+    if record.status == 'cancelled' then
+        return status.REPLAYED
+    elseif record.status == 'confirmed' then
+        return status.BOOKING_ENDED
+    elseif record.status == 'expired' or booking.is_due(record, sale.now_ms) then
+        return status.BOOKING_EXPIRED
+    end
+end
+
+local refused = refusal()
+if refused then
+    return { refused, cell.at(sale), unpack(record.fields) }
+end
+
+-- Nothing above this line writes; nothing below it can refuse.
+
+hold.give_back(keys, sale, booking_id, record, 'cancel', 'cancelled')
+return { status.OK, cell.at(sale), unpack(booking.read(record.key)) }

@@ -1,0 +1,55 @@
+-- confirm: a reserved booking becomes a sold one.
+-- KEYS sale ledger deadlines booking
+-- ARGV booking user code paid
+-- RETURNS status at record: for OK, REPLAYED, BOOKING_ENDED, BOOKING_EXPIRED and PAYMENT_REQUIRED
+-- FLAGS allow-oom
+-- GROUP verb
+local status = require('status')
+local booking = require('booking')
+local cell = require('cell')
+local deadlines = require('deadlines')
+local ledger = require('ledger')
+
+local booking_id, user, code, paid = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
+
+local sale = cell.load(KEYS[1])
+if not sale then
+    return { status.NOT_OPEN, '0-0' }
+end
+local record = booking.load(KEYS[4])
+if not record or record.user ~= user then
+    return { status.BOOKING_UNKNOWN, cell.at(sale) }
+end
+
+local function refusal()
+    if record.status == 'confirmed' then
+        return status.REPLAYED
+    elseif record.status == 'cancelled' then
+        return status.BOOKING_ENDED
+    elseif record.status == 'expired' or booking.is_due(record, sale.now_ms) then
+        return status.BOOKING_EXPIRED
+    elseif record.total_minor > 0 and not paid then
+        return status.PAYMENT_REQUIRED
+    end
+end
+
+local refused = refusal()
+if refused then
+    return { refused, cell.at(sale), unpack(record.fields) }
+end
+
+-- Nothing above this line writes; nothing below it can refuse.
+
+local at = ledger.append(KEYS[2], sale, string.format('["confirm",%.0f,"%s",%.0f,"%s",%s]',
+    sale.now_ms, booking_id, record.version + 1, code, record.items))
+local items = cjson.decode(record.items)
+for _, item in ipairs(items) do
+    local zone_key = cell.zone_key(sale, item[1])
+    redis.call('HINCRBY', zone_key, 'reserved', -item[2])
+    redis.call('HINCRBY', zone_key, 'confirmed', item[2])
+end
+redis.call('HSET', record.key, 'status', 'confirmed', 'version', record.version + 1,
+    'confirmed_at_ms', sale.now_ms, 'code', code, 'seq', at)
+deadlines.remove(KEYS[3], booking_id, user, record.expires_at_ms, items)
+
+return { status.OK, at, unpack(booking.read(record.key)) }

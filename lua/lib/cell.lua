@@ -1,0 +1,44 @@
+-- The cell: whether it is open, what time it is there, and where its ledger stands.
+local clock = require('clock')
+
+local cell = {}
+
+-- Loads what every verb needs of the `sale` hash, or nothing where the cell is not open.
+-- Redis's clock may step back; a cell's time never does, because the last one is stored.
+function cell.load(sale_key)
+    local fields = redis.call('HMGET', sale_key, 'epoch', 'seq', 'time_ms', 'status', 'sale_start_at_ms',
+        'sale_end_at_ms', 'max_per_user', 'hold_ttl_ms', 'currency', 'ledger_max', 'version')
+    if not fields[1] then
+        return nil
+    end
+    return {
+        key = sale_key,
+        prefix = string.sub(sale_key, 1, -5),
+        epoch = fields[1],
+        seq = tonumber(fields[2]),
+        now_ms = math.max(clock.now_ms(), tonumber(fields[3])),
+        status = fields[4],
+        sale_start_at_ms = tonumber(fields[5]),
+        sale_end_at_ms = tonumber(fields[6]),
+        max_per_user = tonumber(fields[7]),
+        hold_ttl_ms = tonumber(fields[8]),
+        currency = fields[9],
+        ledger_max = tonumber(fields[10]),
+        version = tonumber(fields[11]),
+    }
+end
+
+-- Where the ledger stands, as every answer carries it.
+function cell.at(sale)
+    return sale.epoch .. '-' .. sale.seq
+end
+
+function cell.zone_key(sale, zone_id)
+    return sale.prefix .. 'zone:' .. zone_id
+end
+
+function cell.booking_key(sale, booking_id)
+    return sale.prefix .. 'booking:' .. booking_id
+end
+
+return cell

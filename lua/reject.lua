@@ -1,0 +1,29 @@
+-- reject: give back the seats of a booking that Postgres refused.
+-- KEYS sale buyers ledger deadlines booking
+-- ARGV booking
+-- RETURNS status at: REPLAYED where it holds nothing any more
+-- FLAGS allow-oom
+-- GROUP verb
+local status = require('status')
+local booking = require('booking')
+local cell = require('cell')
+local hold = require('hold')
+
+local booking_id = ARGV[1]
+local keys = { buyers = KEYS[2], ledger = KEYS[3], deadlines = KEYS[4] }
+
+local sale = cell.load(KEYS[1])
+if not sale then
+    return { status.NOT_OPEN, '0-0' }
+end
+local record = booking.load(KEYS[5])
+if not record then
+    return { status.BOOKING_UNKNOWN, cell.at(sale) }
+elseif record.status ~= 'reserved' and record.status ~= 'confirmed' then
+    return { status.REPLAYED, cell.at(sale) }
+end
+
+-- Nothing above this line writes; nothing below it can refuse.
+
+hold.give_back(keys, sale, booking_id, record, 'reject', 'cancelled')
+return { status.OK, cell.at(sale) }
