@@ -4,7 +4,7 @@ A class names the case, `code` and `http_status` are what the contract says of i
 first line is the message. `details` go out to the client as they are, so they hold plain values.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 
 class RushError(Exception):
@@ -116,11 +116,27 @@ class IdempotencyKeyReused(RushError):
     http_status = 422
 
 
+class LimitPolicy(NamedTuple):
+    """A token bucket as the RateLimit headers tell it (IETF draft-ietf-httpapi-ratelimit-headers)."""
+
+    name: str
+    burst: int
+    window_s: int
+    """In how many seconds an empty bucket is full again."""
+    remaining: int
+    reset_s: int
+    """In how many seconds the next token is there."""
+
+
 class RateLimited(RushError):
     """Too many requests, slow down"""
 
     code = "RATE_LIMITED"
     http_status = 429
+
+    def __init__(self, policy: LimitPolicy, *, ledger_seq: str | None = None) -> None:
+        self.policy = policy
+        super().__init__(retry_after_s=policy.reset_s, ledger_seq=ledger_seq)
 
 
 class ServiceUnavailable(RushError):

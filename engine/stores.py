@@ -1,0 +1,89 @@
+"""The stores of one process: opened once, by its composition root."""
+
+import asyncio
+
+import asyncpg
+import msgspec
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from engine.hotline import HotLine
+from engine.scripts import Scripts
+from engine.settings import Settings
+
+CONNECT_TIMEOUT_S = 3
+STATEMENT_TIMEOUT_S = 15
+IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
+SOCKET_TIMEOUT_S = 5
+
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+
+
+class Stores(msgspec.Struct, frozen=True):
+    """Postgres, Redis for what is not hot, the hot line, and the scripts they share."""
+
+    settings: Settings
+    pool: asyncpg.Pool
+    redis: redis.asyncio.Redis
+    line: HotLine
+    scripts: Scripts
+
+    async def close(self) -> None:
+        """Close all connections; returns also when a store is away."""
+        await self.line.close()
+        await self.redis.aclose()
+        try:
+            await asyncio.wait_for(self.pool.close(), CONNECT_TIMEOUT_S)
+        except TimeoutError:
+            self.pool.terminate()
+
+
+def open_redis(settings: Settings, *, single: bool = False) -> redis.asyncio.Redis:
+    """A redis-py client that never repeats a command on its own: a lost reply would run it twice.
+
+    `single` keeps to one connection, which breaks visibly instead of being replaced.
+    """
+    return redis.asyncio.Redis.from_url(
+        settings.redis_url,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+        single_connection_client=single,
+    )
+
+
+async def connect_postgres(settings: Settings, name: str) -> asyncpg.Connection:
+    """One connection of its own, as a worker that holds a lock needs it."""
+    return await asyncpg.connect(settings.database_url, **_postgres_options(name))
+
+
+def _postgres_options(name: str) -> dict[str, object]:
+    # Short keepalives and time-outs: a process that was stopped and wakes up later must find its
+    # transaction and its locks gone.
+    return {
+        "timeout": CONNECT_TIMEOUT_S,
+        "command_timeout": STATEMENT_TIMEOUT_S,
+        "server_settings": {
+            "application_name": f"rush {name}",
+            "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT_MS),
+            "tcp_keepalives_idle": "5",
+            "tcp_keepalives_interval": "2",
+            "tcp_keepalives_count": "3",
+        },
+    }
+
+
+async def open_stores(settings: Settings, name: str = "gateway") -> Stores:
+    """Open all stores; one that is away is not an error here but where it is used."""
+    pool = await asyncpg.create_pool(
+        settings.database_url, min_size=0, max_size=settings.database_pool_max, **_postgres_options(name)
+    )
+    line = HotLine(
+        settings.redis_url,
+        in_flight_max=settings.hot_line_in_flight_max,
+        timeout_ms=settings.hot_line_timeout_ms,
+        replicas_min=settings.redis_replicas_min,
+    )
+    await line.start()
+    return Stores(settings=settings, pool=pool, redis=open_redis(settings), line=line, scripts=Scripts())
