@@ -16,6 +16,7 @@ CONNECT_TIMEOUT_S = 3
 STATEMENT_TIMEOUT_S = 15
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
 SOCKET_TIMEOUT_S = 5
+HEALTH_CHECK_INTERVAL_S = 5
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
@@ -49,6 +50,7 @@ def open_redis(settings: Settings, *, single: bool = False) -> redis.asyncio.Red
         socket_timeout=SOCKET_TIMEOUT_S,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),
+        health_check_interval=HEALTH_CHECK_INTERVAL_S,
         single_connection_client=single,
     )
 

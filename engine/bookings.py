@@ -1,0 +1,289 @@
+"""Reserve, confirm, cancel: the hot path.
+
+Each is one script call on the hot line. Only confirm waits for more: until its ledger entry is durable.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import aiosql
+import asyncpg
+import msgspec
+
+from engine import ids, limits
+from engine.booking import RECORD_FIELDS, Booking, ItemRequest, from_record, from_row
+from engine.cells import Cell, CellDirectory
+from engine.durability import Durability, Settled
+from engine.errors import (
+    Fenced,
+    InvalidState,
+    NotFound,
+    ReservationExpired,
+    RushError,
+    SaleNotOpen,
+    ServiceUnavailable,
+    StoreUnavailable,
+    ValidationFailed,
+)
+from engine.outcomes import refusal
+from engine.settings import project_root
+from engine.status import Status
+from engine.stores import Stores
+
+queries = aiosql.from_path(project_root() / "engine/queries/bookings.sql", "asyncpg")
+
+ITEMS_MAX = 8
+QUANTITY_MAX = 1_000
+TAKE_BACK_MAX = 32
+"""Due holds that one reserve takes back at most."""
+CODE_LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
+CODE_LENGTH = 10
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A booking, and where the ledger stood when the answer was given (`<epoch>-<seq>`)."""
+
+    booking: Booking
+    ledger_seq: str
+    replayed: bool = False
+
+
+def fingerprint(items: Sequence[ItemRequest]) -> str:
+    """What makes two requests the same: their items sorted by zone. 32 hex digits."""
+    text = ",".join(sorted(f"{item.zone_id}:{item.quantity}" for item in items))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def check_items(items: Sequence[ItemRequest]) -> ids.CellId:
+    """The cell that holds all these items; raises ValidationFailed where they do not go together."""
+    if not 1 <= len(items) <= ITEMS_MAX:
+        raise ValidationFailed("items", f"1 to {ITEMS_MAX} items")
+    cell_id = ids.cell_of(items[0].zone_id)
+    seen = set()
+    for item in items:
+        if not 1 <= item.quantity <= QUANTITY_MAX:
+            raise ValidationFailed("quantity", f"1 to {QUANTITY_MAX}")
+        if item.zone_id in seen:
+            raise ValidationFailed("items", "the same zone twice")
+        if not ids.is_rush_id(item.zone_id):
+            raise NotFound("There is no such zone", details={"zone_id": str(item.zone_id)})
+        if ids.cell_of(item.zone_id) != cell_id:
+            raise ValidationFailed("items", "zones of two events")
+        seen.add(item.zone_id)
+    return cell_id
+
+
+class Bookings:
+    """The bookings of all events, as one gateway process sees them."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+        self._cells = CellDirectory(stores)
+        self._durability = Durability(stores)
+        settings = stores.settings
+        self._reserve_sha = stores.scripts["reserve"].sha
+        self._rate_interval_ms = limits.interval_ms(settings.reserve_rate_per_minute)
+        self._rate_burst = settings.reserve_burst
+
+    async def start(self) -> None:
+        """Begin to hear what becomes durable."""
+        await self._durability.start()
+
+    async def close(self) -> None:
+        """Stop waiting for anything."""
+        await self._durability.close()
+
+    async def reserve(self, user_id: UUID, items: Sequence[ItemRequest], idempotency_key: str | None) -> Answer:
+        """Take 1-8 items of one event for this buyer, all or none.
+
+        Raises ValidationFailed, NotFound, SaleNotOpen, RateLimited, MaxPerUserExceeded,
+        InsufficientStock, IdempotencyKeyReused, or a ServiceUnavailable; after OutcomeUnknown a retry
+        with the same key finds out what happened.
+        """
+        cell_id = check_items(items)
+        cell = self._cells.known(cell_id) or await self._cells.find(cell_id)
+        if idempotency_key is None:
+            booking_id, request = ids.new_id(*cell_id), ""
+        else:
+            booking_id = ids.keyed_booking_id(cell_id, cell.secret, user_id, idempotency_key)
+            request = fingerprint(items)
+        keys = cell.keys
+        booking_text, user_text = str(booking_id), str(user_id)
+        arguments: list[str | int] = []
+        zone_keys = []
+        for item in items:
+            zone_id = str(item.zone_id)
+            zone_keys.append(keys.zone_prefix + zone_id)
+            arguments += (zone_id, str(item.show_id) if item.show_id else "", item.quantity)
+        reply = await self._stores.line.call(
+            "EVALSHA",
+            self._reserve_sha,
+            6 + len(zone_keys),
+            keys.sale,
+            keys.buyers,
+            keys.ledger,
+            keys.deadlines,
+            keys.rate_prefix + user_text,
+            keys.booking_prefix + booking_text,
+            *zone_keys,
+            booking_text,
+            user_text,
+            request,
+            self._rate_interval_ms,
+            self._rate_burst,
+            TAKE_BACK_MAX,
+            *arguments,
+        )
+        status = reply[0]
+        if status == Status.OK:
+            return Answer(from_record(booking_id, reply[2:]), reply[1].decode())
+        if status == Status.REPLAYED:
+            booking = from_record(booking_id, reply[2:])
+            booking.as_reserved()
+            return Answer(booking, reply[1].decode(), replayed=True)
+        raise await self._refused(cell, reply)
+
+    async def confirm(self, user_id: UUID, booking_id: UUID) -> Answer:
+        """Turn a hold into a sale and wait until that is durable.
+
+        `booking.durable` false: not within the time, ask again. Raises NotFound, InvalidState,
+        ReservationExpired, PaymentRequired, or a ServiceUnavailable.
+        """
+        cell = await self._find(booking_id)
+        code = "".join(secrets.choice(CODE_LETTERS) for _ in range(CODE_LENGTH))
+        reply = await self._call(
+            "confirm",
+            [cell.keys.sale, cell.keys.ledger, cell.keys.deadlines, cell.keys.booking(booking_id)],
+            [str(booking_id), str(user_id), code, 0],
+        )
+        if reply[0] not in (Status.OK, Status.REPLAYED):
+            return await self._ended(cell, reply, user_id, booking_id, "confirmed")
+        answer = Answer(from_record(booking_id, reply[2:]), reply[1].decode(), reply[0] == Status.REPLAYED)
+        return await self._until_durable(cell, answer)
+
+    async def cancel(self, user_id: UUID, booking_id: UUID) -> Answer:
+        """Give a hold back. Raises NotFound, InvalidState, ReservationExpired, or a ServiceUnavailable."""
+        cell = await self._find(booking_id)
+        keys = cell.keys
+        reply = await self._call(
+            "cancel",
+            [keys.sale, keys.buyers, keys.ledger, keys.deadlines, keys.booking(booking_id)],
+            [str(booking_id), str(user_id)],
+        )
+        if reply[0] not in (Status.OK, Status.REPLAYED):
+            return await self._ended(cell, reply, user_id, booking_id, "cancelled")
+        booking = from_record(booking_id, reply[2:])
+        booking.durable = self._durability.is_known(cell.id, booking.position)
+        return Answer(booking, reply[1].decode(), reply[0] == Status.REPLAYED)
+
+    async def get(self, user_id: UUID, booking_id: UUID) -> Booking:
+        """This buyer's booking from the moment it was answered; raises NotFound."""
+        cell = await self._find(booking_id)
+        row = await self._row(user_id, booking_id)
+        try:
+            epoch = self._stores.line.call("HGET", cell.keys.sale, "epoch")
+            record = self._stores.line.call("HMGET", cell.keys.booking(booking_id), *RECORD_FIELDS)
+            is_open, fields = await epoch is not None, await record
+        except ServiceUnavailable:
+            if row is None:
+                raise
+            return row
+        if is_open and fields[0] is not None and fields[0].decode() == str(user_id):
+            booking = from_record(booking_id, fields)
+            if row is None or row.version < booking.version:
+                return booking
+        if row is None:
+            raise NotFound
+        return row
+
+    async def list(
+        self, user_id: UUID, *, status: str | None, event_id: UUID | None, page: int, per_page: int
+    ) -> tuple[list[Booking], int]:
+        """A page of this buyer's bookings from Postgres, newest first, and the number of all."""
+        match = {"user_id": user_id, "status": status, "event_id": event_id}
+        page_of = {"rows_max": per_page, "rows_skipped": (page - 1) * per_page}
+        rows = [row async for row in queries.list_bookings(self._stores.pool, **match, **page_of)]
+        if rows or page == 1:
+            return [from_row(row) for row in rows], rows[0]["total"] if rows else 0
+        return [], await queries.count_bookings(self._stores.pool, **match)
+
+    async def _find(self, booking_id: UUID) -> Cell:
+        if not ids.is_rush_id(booking_id):
+            raise NotFound
+        cell_id = ids.cell_of(booking_id)
+        return self._cells.known(cell_id) or await self._cells.find(cell_id)
+
+    async def _call(self, name: str, keys: list[str], arguments: list[str | int]) -> Any:
+        return await self._stores.line.call("EVALSHA", self._stores.scripts[name].sha, len(keys), *keys, *arguments)
+
+    async def _row(self, user_id: UUID, booking_id: UUID) -> Booking | None:
+        """What Postgres says, of this buyer's booking; None also while Postgres is away."""
+        try:
+            row = await queries.find_booking(self._stores.pool, booking_id=booking_id)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            return None
+        return from_row(row) if row is not None and row["user_id"] == user_id else None
+
+    async def _is_closed(self, cell: Cell) -> bool:
+        try:
+            return bool(await queries.is_closed(self._stores.pool, event_ref=cell.id.event_ref, cell=cell.id.cell))
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            raise StoreUnavailable from None
+
+    async def _refused(self, cell: Cell, reply: Sequence[Any]) -> RushError:
+        """The exception for a reserve that was not granted."""
+        status = Status(reply[0])
+        if status == Status.NOT_OPEN:
+            if await self._is_closed(cell):
+                return SaleNotOpen(details={"status": "ended", "opens_at": None})
+            await self._cells.wake_recovery(cell.id)
+        return refusal(status, reply[1].decode(), reply[2:], self._stores.settings)
+
+    async def _ended(
+        self, cell: Cell, reply: Sequence[Any], user_id: UUID, booking_id: UUID, wanted: str
+    ) -> Answer:
+        """Answer a confirm or cancel that the script did not carry out.
+
+        Redis forgets ended bookings after a day and closed cells as well; Postgres remembers them. A
+        cell that is merely not open says nothing about its bookings.
+        """
+        status, at = Status(reply[0]), reply[1].decode()
+        if status == Status.NOT_OPEN and not await self._is_closed(cell):
+            await self._cells.wake_recovery(cell.id)
+            raise Fenced
+        if status in (Status.NOT_OPEN, Status.BOOKING_UNKNOWN):
+            return Answer(self._as_row_says(await self._row(user_id, booking_id), wanted), at, replayed=True)
+        raise refusal(status, at, reply[2:], self._stores.settings)
+
+    def _as_row_says(self, row: Booking | None, wanted: str) -> Booking:
+        """The stored booking where it is in the wanted state; raises what its state means otherwise."""
+        if row is None:
+            raise NotFound
+        if row.status == wanted:
+            return row
+        if row.status in ("expired", "reserved"):
+            raise ReservationExpired
+        raise InvalidState(details={"status": row.status})
+
+    async def _until_durable(self, cell: Cell, answer: Answer) -> Answer:
+        booking = answer.booking
+        settled = await self._durability.wait(
+            cell.id, booking.position, booking.id, booking.version, self._stores.settings.confirm_wait_ms
+        )
+        match settled:
+            case Settled.DURABLE:
+                booking.durable = True
+            case Settled.NOT_YET:
+                booking.confirmation_code = None
+            case Settled.REJECTED:
+                row = await self._row(booking.user_id, booking.id)
+                if row is not None and row.status == "reserved":
+                    raise ServiceUnavailable("The confirmation was lost, confirm again", ledger_seq=answer.ledger_seq)
+                if row is None:
+                    raise InvalidState("The booking did not survive", details={"status": "cancelled"})
+                return Answer(self._as_row_says(row, "confirmed"), answer.ledger_seq)
+        return answer
+

@@ -1,0 +1,44 @@
+-- name: find_booking^
+-- One booking with its items, as JSON rows [zone, quantity, price_minor, show].
+SELECT b.*, (
+    SELECT json_agg(json_build_array(i.zone_id, i.quantity, i.unit_price_minor, z.show_id) ORDER BY i.zone_id)::text
+    FROM booking_items i JOIN seat_zones z ON z.id = i.zone_id
+    WHERE i.booking_id = b.id
+) AS items
+FROM bookings b
+WHERE b.id = :booking_id;
+
+-- name: list_bookings
+-- A page of one buyer's bookings, newest first, each with the number of all that match.
+SELECT b.*, count(*) OVER () AS total, (
+    SELECT json_agg(json_build_array(i.zone_id, i.quantity, i.unit_price_minor, z.show_id) ORDER BY i.zone_id)::text
+    FROM booking_items i JOIN seat_zones z ON z.id = i.zone_id
+    WHERE i.booking_id = b.id
+) AS items
+FROM bookings b
+WHERE b.user_id = :user_id
+  AND (:status::text IS NULL OR b.status = :status)
+  AND (:event_id::uuid IS NULL OR b.event_id = :event_id)
+ORDER BY b.created_at DESC, b.id
+LIMIT :rows_max OFFSET :rows_skipped;
+
+-- name: count_bookings$
+-- How many of one buyer's bookings match: for a page beyond the last.
+SELECT count(*)
+FROM bookings b
+WHERE b.user_id = :user_id
+  AND (:status::text IS NULL OR b.status = :status)
+  AND (:event_id::uuid IS NULL OR b.event_id = :event_id);
+
+-- name: durable_versions
+-- What Postgres knows of some awaited transitions, in one snapshot: the booking's version where there is
+-- one, and how far the cell is.
+SELECT w.number, b.version, c.epoch, c.seq
+FROM unnest(:booking_ids::uuid[], :event_refs::bigint[], :cells::int[])
+    WITH ORDINALITY AS w (booking_id, event_ref, cell, number)
+LEFT JOIN bookings b ON b.id = w.booking_id
+LEFT JOIN cells c ON c.event_ref = w.event_ref AND c.cell = w.cell;
+
+-- name: is_closed$
+-- Whether a cell has left Redis for good.
+SELECT closed_at IS NOT NULL FROM cells WHERE event_ref = :event_ref AND cell = :cell;
