@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 import aiosql
-import asyncpg
 import msgspec
 
 from engine import ids, limits
@@ -31,7 +30,7 @@ from engine.errors import (
 from engine.outcomes import refusal
 from engine.settings import project_root
 from engine.status import Status
-from engine.stores import Stores
+from engine.stores import POSTGRES_ERRORS, Stores
 
 queries = aiosql.from_path(project_root() / "engine/queries/bookings.sql", "asyncpg")
 
@@ -182,7 +181,11 @@ class Bookings:
     async def get(self, user_id: UUID, booking_id: UUID) -> Booking:
         """This buyer's booking from the moment it was answered; raises NotFound."""
         cell = await self._find(booking_id)
-        row = await self._row(user_id, booking_id)
+        try:
+            row = await self._row(user_id, booking_id)
+            is_postgres_away = False
+        except StoreUnavailable:
+            row, is_postgres_away = None, True
         try:
             epoch = self._stores.line.call("HGET", cell.keys.sale, "epoch")
             record = self._stores.line.call("HMGET", cell.keys.booking(booking_id), *RECORD_FIELDS)
@@ -196,7 +199,7 @@ class Bookings:
             if row is None or row.version < booking.version:
                 return booking
         if row is None:
-            raise NotFound
+            raise StoreUnavailable if is_postgres_away else NotFound
         return row
 
     async def list(
@@ -220,17 +223,17 @@ class Bookings:
         return await self._stores.line.call("EVALSHA", self._stores.scripts[name].sha, len(keys), *keys, *arguments)
 
     async def _row(self, user_id: UUID, booking_id: UUID) -> Booking | None:
-        """What Postgres says, of this buyer's booking; None also while Postgres is away."""
+        """What Postgres says of this buyer's booking; raises StoreUnavailable."""
         try:
             row = await queries.find_booking(self._stores.pool, booking_id=booking_id)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
-            return None
+        except POSTGRES_ERRORS:
+            raise StoreUnavailable from None
         return from_row(row) if row is not None and row["user_id"] == user_id else None
 
     async def _is_closed(self, cell: Cell) -> bool:
         try:
             return bool(await queries.is_closed(self._stores.pool, event_ref=cell.id.event_ref, cell=cell.id.cell))
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+        except POSTGRES_ERRORS:
             raise StoreUnavailable from None
 
     async def _refused(self, cell: Cell, reply: Sequence[Any]) -> RushError:

@@ -9,14 +9,13 @@ import contextlib
 import time
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from engine import ids
 from engine.errors import Fenced, NotFound, Overloaded, StoreUnavailable
 from engine.ids import CellId
 from engine.keys import CellKeys, tag
-from engine.stores import Connection, Stores
+from engine.stores import POSTGRES_ERRORS, Connection, Stores
 
 CELLS_MAX = 20_000
 UNKNOWN_MAX = 10_000
@@ -79,7 +78,7 @@ class CellDirectory:
                 "WHERE c.event_ref = $1 AND c.cell = $2",
                 *cell_id,
             )
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except POSTGRES_ERRORS:
             raise StoreUnavailable from None
         if secret is None:
             if len(self._unknown_until_s) >= UNKNOWN_MAX:
@@ -102,7 +101,7 @@ class CellDirectory:
         if len(self._woken_at_s) >= CELLS_MAX:
             self._woken_at_s.clear()
         self._woken_at_s[cell_id] = now_s
-        with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+        with contextlib.suppress(*POSTGRES_ERRORS):
             await self._stores.pool.execute("SELECT pg_notify($1, $2)", RECOVERY_CHANNEL, tag(cell_id))
 
 

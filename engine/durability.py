@@ -13,7 +13,6 @@ from enum import Enum, auto
 from uuid import UUID
 
 import aiosql
-import asyncpg
 import msgspec
 import redis
 
@@ -22,7 +21,7 @@ from engine.ids import CellId
 from engine.keys import parse_tag, tag
 from engine.ledger import Position
 from engine.settings import project_root
-from engine.stores import Stores
+from engine.stores import POSTGRES_ERRORS, Stores
 
 log = logging.getLogger(__name__)
 queries = aiosql.from_path(project_root() / "engine/queries/bookings.sql", "asyncpg")
@@ -207,7 +206,7 @@ class Durability:
                 continue
             try:
                 await self._settle_by_rows(doubtful)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            except POSTGRES_ERRORS:
                 await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _settle_by_rows(self, waiters: list[_Waiter]) -> None:

@@ -39,6 +39,7 @@ class Confirm(_Entry, tag="confirm"):
 
     booking_id: UUID
     version: int
+    user_id: UUID
     code: str
     items: list[Item]
 
@@ -46,6 +47,7 @@ class Confirm(_Entry, tag="confirm"):
 class _Return(_Entry):
     booking_id: UUID
     version: int
+    user_id: UUID
     was: Literal["reserved", "confirmed"]
     items: list[Item]
 

@@ -18,6 +18,9 @@ IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
 SOCKET_TIMEOUT_S = 5
 HEALTH_CHECK_INTERVAL_S = 5
 
+POSTGRES_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+"""What a call to Postgres raises while it is away, restarting, or refuses to go on."""
+
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
 

@@ -1,7 +1,7 @@
 -- build_load: put some bookings back, with their deadlines and their buyers' units.
 -- KEYS build buyers deadlines booking+
 -- ARGV token record+: each JSON {user, status, version, fingerprint, items, quantity, total_minor, currency,
---     created_at_ms, expires_at_ms, confirmed_at_ms?, code?, seq}, in the order of the booking keys
+--     created_at_ms, expires_at_ms, confirmed_at_ms?, code?, ended_at_ms?, seq}, in the order of the booking keys
 -- RETURNS status
 -- FLAGS allow-oom
 -- GROUP recovery

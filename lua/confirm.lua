@@ -40,8 +40,8 @@ end
 
 -- Nothing above this line writes; nothing below it can refuse.
 
-local at = ledger.append(KEYS[2], sale, string.format('["confirm",%.0f,"%s",%.0f,"%s",%s]',
-    sale.now_ms, booking_id, record.version + 1, code, record.items))
+local at = ledger.append(KEYS[2], sale, string.format('["confirm",%.0f,"%s",%.0f,"%s","%s",%s]',
+    sale.now_ms, booking_id, record.version + 1, user, code, record.items))
 local items = cjson.decode(record.items)
 for _, item in ipairs(items) do
     local zone_key = cell.zone_key(sale, item[1])

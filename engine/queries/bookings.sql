@@ -9,7 +9,7 @@ FROM bookings b
 WHERE b.id = :booking_id;
 
 -- name: list_bookings
--- A page of one buyer's bookings, newest first, each with the number of all that match.
+-- A page of the bookings of one buyer, newest first, each with the number of all that match.
 SELECT b.*, count(*) OVER () AS total, (
     SELECT json_agg(json_build_array(i.zone_id, i.quantity, i.unit_price_minor, z.show_id) ORDER BY i.zone_id)::text
     FROM booking_items i JOIN seat_zones z ON z.id = i.zone_id
@@ -23,7 +23,7 @@ ORDER BY b.created_at DESC, b.id
 LIMIT :rows_max OFFSET :rows_skipped;
 
 -- name: count_bookings$
--- How many of one buyer's bookings match: for a page beyond the last.
+-- How many bookings of one buyer match: for a page beyond the last.
 SELECT count(*)
 FROM bookings b
 WHERE b.user_id = :user_id
@@ -31,7 +31,7 @@ WHERE b.user_id = :user_id
   AND (:event_id::uuid IS NULL OR b.event_id = :event_id);
 
 -- name: durable_versions
--- What Postgres knows of some awaited transitions, in one snapshot: the booking's version where there is
+-- What Postgres knows of some awaited transitions, in one snapshot: the version of the booking where there is
 -- one, and how far the cell is.
 SELECT w.number, b.version, c.epoch, c.seq
 FROM unnest(:booking_ids::uuid[], :event_refs::bigint[], :cells::int[])

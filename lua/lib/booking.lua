@@ -41,8 +41,8 @@ function booking.is_due(record, now_ms)
 end
 
 -- Moves the record to a final state.
-function booking.finish(record, status, at)
-    redis.call('HSET', record.key, 'status', status, 'version', record.version + 1, 'seq', at)
+function booking.finish(record, status, at, now_ms)
+    redis.call('HSET', record.key, 'status', status, 'version', record.version + 1, 'ended_at_ms', now_ms, 'seq', at)
     if record.fingerprint == '' then
         redis.call('EXPIRE', record.key, ENDED_TTL_S)
     end
