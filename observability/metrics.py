@@ -1,0 +1,107 @@
+"""Every metric of the system, in one table.
+
+Processes count on their own; where the supervisor gives them a common PROMETHEUS_MULTIPROC_DIR,
+prometheus-client keeps the values in files there and any gateway shows the sum of all processes.
+"""
+
+from functools import cache
+from typing import Any, Literal
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+REGISTRY = CollectorRegistry()
+
+_LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """One row of the table. `when` says what makes it move, and is its help text."""
+
+    name: str
+    type: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    when: str
+    across: Literal["livesum", "livemax", "mostrecent"] = "livesum"
+    """Gauges only: what the values of several processes make together."""
+
+
+METRICS = (
+    Metric("http_requests_total", "counter", ("method", "route", "status"), "a request was answered"),
+    Metric("http_request_duration_seconds", "histogram", ("method", "route"), "a request was answered"),
+    Metric("booking_reservations_total", "counter", (), "a reservation was answered 201, replays included"),
+    Metric("booking_reservation_failures", "counter", ("reason",), "a reservation was refused: the code"),
+    Metric("hot_line_in_flight", "gauge", (), "calls on the hot line that wait for Redis' reply"),
+    Metric("relay_lag_entries", "gauge", (), "ledger entries not yet in Postgres", "mostrecent"),
+    Metric("relay_entries_total", "counter", (), "a ledger entry was committed in Postgres"),
+    Metric("relay_batches_total", "counter", ("outcome",), "the relay ended a batch's transaction"),
+    Metric("dead_letters_total", "counter", ("sqlstate",), "Postgres refused a ledger entry"),
+    Metric("holds_expired_total", "counter", (), "a hold was taken back by the expiry worker"),
+    Metric("recovery_lifts_total", "counter", ("outcome",), "recovery lifted a fence"),
+    Metric("recovery_rebuilds_total", "counter", ("outcome",), "recovery rebuilt a cell from Postgres"),
+    Metric("outbox_deleted_total", "counter", (), "a domain event left the outbox"),
+)
+
+
+def _make(metric: Metric) -> Counter | Gauge | Histogram:
+    match metric.type:
+        case "counter":
+            return Counter(metric.name, metric.when, metric.labels, registry=REGISTRY)
+        case "gauge":
+            return Gauge(
+                metric.name, metric.when, metric.labels, registry=REGISTRY, multiprocess_mode=metric.across
+            )
+        case "histogram":
+            return Histogram(
+                metric.name, metric.when, metric.labels, registry=REGISTRY, buckets=_LATENCY_BUCKETS_S
+            )
+
+
+_by_name: dict[str, Any] = {metric.name: _make(metric) for metric in METRICS}
+
+
+def _child(name: str, labels: dict[str, str]) -> Any:
+    metric = _by_name[name]
+    return metric.labels(**labels) if labels else metric
+
+
+def counter(name: str, **labels: str) -> Counter:
+    """A counter of the table with its labels bound; keep it where it is used often."""
+    child: Counter = _child(name, labels)
+    return child
+
+
+def gauge(name: str, **labels: str) -> Gauge:
+    """A gauge of the table with its labels bound."""
+    child: Gauge = _child(name, labels)
+    return child
+
+
+def histogram(name: str, **labels: str) -> Histogram:
+    """A histogram of the table with its labels bound."""
+    child: Histogram = _child(name, labels)
+    return child
+
+
+@cache
+def request_count(method: str, route: str, status: int) -> Counter:
+    """The counter of one kind of answer; the route table bounds how many there are."""
+    return counter("http_requests_total", method=method, route=route, status=str(status))
+
+
+@cache
+def request_duration(method: str, route: str) -> Histogram:
+    """The histogram of one route."""
+    return histogram("http_request_duration_seconds", method=method, route=route)
+
+
+def exposition() -> bytes:
+    """All values in Prometheus' text format; reads files in multiprocess mode, so call it in a thread."""
+    if values.ValueClass.__name__ == "MmapedValue":
+        together = CollectorRegistry()
+        MultiProcessCollector(together)
+        return generate_latest(together)
+    return generate_latest(REGISTRY)
