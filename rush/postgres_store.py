@@ -36,7 +36,10 @@ def embedded_postgres() -> Path:
 def postgres_answers(port: int) -> bool:
     """Whether the server on this loopback port takes connections (it asks for a password, or lets in)."""
     body = struct.pack("!i", _PROTOCOL_3) + f"user\0{USER}\0database\0postgres\0\0".encode()
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), ANSWER_TIMEOUT_S) as link:
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection(("127.0.0.1", port), ANSWER_TIMEOUT_S) as link,
+    ):
         link.settimeout(ANSWER_TIMEOUT_S)
         link.sendall(struct.pack("!i", len(body) + 4) + body)
         # 'R' asks for authentication; 'E' says why not, as while it starts up or recovers.
@@ -78,7 +81,9 @@ class PostgresStore:
         self.bin_folder = self.bin_folder or embedded_postgres()
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         if (self.folder / "PG_VERSION").exists() and not self._password_file.exists():
-            raise StoreError(f"{self._password_file} is missing: put it back, or move {self.folder} away to start anew")
+            raise StoreError(
+                f"{self._password_file} is missing: put it back, or move {self.folder} away to start anew"
+            )
         self.password = self.password or remembered_secret(self._password_file)
         self.port = self.port or remembered_port(self.folder.with_name(self.folder.name + ".port"))
         self._major = self._major or self._server_major()
@@ -124,7 +129,9 @@ class PostgresStore:
             start_new_session=True,
         )
         if done.returncode != 0:
-            raise StoreError(f"cannot make the Postgres data folder: {done.stderr.strip() or done.stdout.strip()}")
+            raise StoreError(
+                f"cannot make the Postgres data folder: {done.stderr.strip() or done.stdout.strip()}"
+            )
         with contextlib.suppress(FileNotFoundError):
             self.folder.rmdir()  # an empty one may have been put there
         inside.rename(self.folder)
@@ -183,5 +190,3 @@ class PostgresStore:
     def pg_dump(self) -> Path:
         """The program that dumps this server's databases."""
         return self._program("pg_dump")
-
-

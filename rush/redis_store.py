@@ -29,7 +29,10 @@ def embedded_redis() -> Path:
 def redis_answers(port: int, password: str = "") -> bool:
     """Whether the server on this loopback port has loaded its data and answers PING."""
     request = f"*2\r\n$4\r\nAUTH\r\n${len(password)}\r\n{password}\r\n" if password else ""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), ANSWER_TIMEOUT_S) as link:
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection(("127.0.0.1", port), ANSWER_TIMEOUT_S) as link,
+    ):
         link.settimeout(ANSWER_TIMEOUT_S)
         link.sendall((request + "*1\r\n$4\r\nPING\r\n").encode())
         reply = b""
@@ -90,9 +93,11 @@ class RedisStore:
             "maxmemory-policy noeviction",
             f"maxmemory {memory_bytes() // 2}",
             "tcp-backlog 511",
+            # There is one replica at most to wait for.
+            "repl-diskless-sync-delay 0",
         ]
         if self.replica_of is not None:
-            lines += [f"replicaof 127.0.0.1 {self.replica_of}", "repl-diskless-sync-delay 0"]
+            lines.append(f"replicaof 127.0.0.1 {self.replica_of}")
         return "\n".join(lines) + "\n"
 
     def command(self) -> list[str]:

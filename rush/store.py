@@ -120,7 +120,11 @@ def memory_bytes() -> int:
 
 
 def launched(
-    command: list[str], *, death_signal: str = "SIGKILL", lock: Path | None = None, leave_root: Path | None = None
+    command: list[str],
+    *,
+    death_signal: str = "SIGKILL",
+    lock: Path | None = None,
+    leave_root: Path | None = None,
 ) -> list[str]:
     """The command line that starts `command` so that it ends with this process (see launch.py)."""
     options = ["--parent", str(os.getpid()), "--death-signal", death_signal]
