@@ -69,7 +69,9 @@ RECORD_FIELDS = (
 
 def from_record(booking_id: UUID, record: Sequence[Any]) -> Booking:
     """The booking in a Redis record (values of RECORD_FIELDS); not known to be durable."""
-    (user, status, version, _, items, quantity, total, currency, created, expires, confirmed, code, seq) = record
+    (user, status, version, _, items, quantity, total, currency, created, expires, confirmed, code, seq) = (
+        record
+    )
     return Booking(
         id=booking_id,
         user_id=UUID(user.decode()),

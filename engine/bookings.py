@@ -95,7 +95,9 @@ class Bookings:
         """Stop waiting for anything."""
         await self._durability.close()
 
-    async def reserve(self, user_id: UUID, items: Sequence[ItemRequest], idempotency_key: str | None) -> Answer:
+    async def reserve(
+        self, user_id: UUID, items: Sequence[ItemRequest], idempotency_key: str | None
+    ) -> Answer:
         """Take 1-8 items of one event for this buyer, all or none.
 
         Raises ValidationFailed, NotFound, SaleNotOpen, RateLimited, MaxPerUserExceeded,
@@ -204,7 +206,7 @@ class Bookings:
 
     async def list(
         self, user_id: UUID, *, status: str | None, event_id: UUID | None, page: int, per_page: int
-    ) -> tuple[list[Booking], int]:
+    ) -> tuple[Sequence[Booking], int]:
         """A page of this buyer's bookings from Postgres, newest first, and the number of all."""
         match = {"user_id": user_id, "status": status, "event_id": event_id}
         page_of = {"rows_max": per_page, "rows_skipped": (page - 1) * per_page}
@@ -219,8 +221,10 @@ class Bookings:
         cell_id = ids.cell_of(booking_id)
         return self._cells.known(cell_id) or await self._cells.find(cell_id)
 
-    async def _call(self, name: str, keys: list[str], arguments: list[str | int]) -> Any:
-        return await self._stores.line.call("EVALSHA", self._stores.scripts[name].sha, len(keys), *keys, *arguments)
+    async def _call(self, name: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
+        return await self._stores.line.call(
+            "EVALSHA", self._stores.scripts[name].sha, len(keys), *keys, *arguments
+        )
 
     async def _row(self, user_id: UUID, booking_id: UUID) -> Booking | None:
         """What Postgres says of this buyer's booking; raises StoreUnavailable."""
@@ -232,7 +236,9 @@ class Bookings:
 
     async def _is_closed(self, cell: Cell) -> bool:
         try:
-            return bool(await queries.is_closed(self._stores.pool, event_ref=cell.id.event_ref, cell=cell.id.cell))
+            return bool(
+                await queries.is_closed(self._stores.pool, event_ref=cell.id.event_ref, cell=cell.id.cell)
+            )
         except POSTGRES_ERRORS:
             raise StoreUnavailable from None
 
@@ -284,9 +290,10 @@ class Bookings:
             case Settled.REJECTED:
                 row = await self._row(booking.user_id, booking.id)
                 if row is not None and row.status == "reserved":
-                    raise ServiceUnavailable("The confirmation was lost, confirm again", ledger_seq=answer.ledger_seq)
+                    raise ServiceUnavailable(
+                        "The confirmation was lost, confirm again", ledger_seq=answer.ledger_seq
+                    )
                 if row is None:
                     raise InvalidState("The booking did not survive", details={"status": "cancelled"})
                 return Answer(self._as_row_says(row, "confirmed"), answer.ledger_seq)
         return answer
-

@@ -26,6 +26,8 @@ WAKE_INTERVAL_S = 0.5
 
 RECOVERY_CHANNEL = "rush_recovery"
 """NOTIFY channel that wakes recovery; the payload is a cell's tag."""
+OPENED_CHANNEL = "rush_opened"
+"""NOTIFY channel on which recovery says that a cell is in a new epoch; the payload is its tag."""
 
 
 class Cell(msgspec.Struct, frozen=True):

@@ -7,6 +7,8 @@ ledger entry, like everything else.
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import UUID
 
 import aiosql
@@ -22,6 +24,9 @@ from engine.status import Status
 from engine.stores import Connection, Stores
 
 queries = aiosql.from_path(project_root() / "engine/queries/edits.sql", "asyncpg")
+
+Evalsha = Callable[..., Awaitable[Any]]
+"""(sha, numkeys, *keys and arguments) → the reply."""
 
 VERSIONS_MAX = 1 << 62
 OUTCOME_WAIT_S = 5.0
@@ -59,8 +64,12 @@ class Intent(msgspec.Struct, frozen=True, omit_defaults=True):
 class Edits:
     """The edits of all events."""
 
-    def __init__(self, stores: Stores) -> None:
+    def __init__(self, stores: Stores, evalsha: Evalsha | None = None) -> None:
         self._stores = stores
+        self._evalsha = evalsha or self._call_hot_line
+
+    async def _call_hot_line(self, sha: str, numkeys: int, *arguments: Any) -> Any:
+        return await self._stores.line.call("EVALSHA", sha, numkeys, *arguments)
 
     async def record(self, connection: Connection, event_id: UUID, intent: Intent, requested_by: UUID) -> int:
         """Write the intent down, inside the caller's transaction; the version that it gets."""
@@ -100,8 +109,8 @@ class Edits:
         for version, text in [(row["version"], row["intent"]) async for row in rows]:
             intent = msgspec.json.decode(text, type=Intent)
             zone_keys = [keys.zone(zone.zone_id) for zone in intent.zones]
-            reply = await self._stores.line.call(
-                "EVALSHA", script.sha, 2 + len(zone_keys), keys.sale, keys.ledger, *zone_keys, version, text
+            reply = await self._evalsha(
+                script.sha, 2 + len(zone_keys), keys.sale, keys.ledger, *zone_keys, version, text
             )
             match Status(reply[0]):
                 case Status.OK:

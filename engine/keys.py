@@ -27,7 +27,17 @@ def parse_tag(text: str) -> CellId:
 class CellKeys:
     """The keys of one cell."""
 
-    __slots__ = ("booking_prefix", "build", "buyers", "deadlines", "ledger", "prefix", "rate_prefix", "sale", "zone_prefix")
+    __slots__ = (
+        "booking_prefix",
+        "build",
+        "buyers",
+        "deadlines",
+        "ledger",
+        "prefix",
+        "rate_prefix",
+        "sale",
+        "zone_prefix",
+    )
 
     def __init__(self, cell_id: CellId) -> None:
         self.prefix = f"rush:{{{tag(cell_id)}}}:"

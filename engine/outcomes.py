@@ -37,7 +37,9 @@ def refusal(status: Status, at: str, detail: Sequence[Any], settings: Settings) 
         case Status.SALE_NOT_OPEN:
             return _sale_not_open(at, *detail)
         case Status.RATE_LIMITED:
-            policy = limits.policy("reserve", settings.reserve_rate_per_minute, settings.reserve_burst, detail[0])
+            policy = limits.policy(
+                "reserve", settings.reserve_rate_per_minute, settings.reserve_burst, detail[0]
+            )
             return RateLimited(policy, ledger_seq=at)
         case Status.ZONE_UNKNOWN:
             return NotFound("There is no such zone", details={"zone_id": detail[0].decode()}, ledger_seq=at)

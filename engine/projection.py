@@ -152,7 +152,9 @@ def fold(lines: Sequence[Line]) -> Changes:
 def _moved(changes: Changes, entry: Confirm | Cancel | Expire, status: str, seq: int) -> _Row:
     row = changes.bookings.get(entry.booking_id)
     if row is None:
-        row = _Row(reserve=None, version_before=entry.version - 1, status="", version=entry.version - 1, seq=0)
+        row = _Row(
+            reserve=None, version_before=entry.version - 1, status="", version=entry.version - 1, seq=0
+        )
         changes.bookings[entry.booking_id] = row
     if row.version != entry.version - 1:
         raise Orphaned(f"{entry.booking_id} has version {row.version}, the entry makes {entry.version}")
@@ -252,6 +254,7 @@ async def _bury(
         entry=line.text.decode(),
         sqlstate=sqlstate,
         reason=reason,
+        is_returned=isinstance(line.entry, Reject),
     )
     if booking_id is not None:
         rejected[booking_id] = None
@@ -351,5 +354,8 @@ async def _decide_edits(connection: Connection, cell_id: CellId, edits: list[Edi
         cell=cell_id.cell,
     )
     await queries.advance_applied_version(
-        connection, version=max(edit.version for edit in edits), event_ref=cell_id.event_ref, cell=cell_id.cell
+        connection,
+        version=max(edit.version for edit in edits),
+        event_ref=cell_id.event_ref,
+        cell=cell_id.cell,
     )

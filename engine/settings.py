@@ -77,7 +77,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.env == "production"
 
 
-_BOUNDS_MIN = {"port": 0, "redis_replicas_min": 0, "public_rate_per_minute": 0, "refresh_grace_s": 0, "ledger_trim_lag_s": 0, "bcrypt_cost": 4, "cell_retention_s": 0}
+_BOUNDS_MIN = {
+    "port": 0,
+    "redis_replicas_min": 0,
+    "public_rate_per_minute": 0,
+    "refresh_grace_s": 0,
+    "ledger_trim_lag_s": 0,
+    "bcrypt_cost": 4,
+    "cell_retention_s": 0,
+}
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:

@@ -67,7 +67,9 @@ class TokenSigner:
     def sign(self, user_id: UUID, role: Role, tenant_id: UUID | None, *, ttl_s: int) -> str:
         """An access token that is valid for `ttl_s` seconds from now."""
         now_s = int(time.time())
-        claims = Claims(sub=user_id, role=role, tenant_id=tenant_id, typ="access", iat=now_s, exp=now_s + ttl_s)
+        claims = Claims(
+            sub=user_id, role=role, tenant_id=tenant_id, typ="access", iat=now_s, exp=now_s + ttl_s
+        )
         signed = _HEADER + b"." + _b64encode(msgspec.json.encode(claims))
         return (signed + b"." + _b64encode(self._signature(signed))).decode()
 

@@ -38,10 +38,10 @@ METRICS = (
     Metric("relay_lag_entries", "gauge", (), "ledger entries not yet in Postgres", "mostrecent"),
     Metric("relay_entries_total", "counter", (), "a ledger entry was committed in Postgres"),
     Metric("relay_batches_total", "counter", ("outcome",), "the relay ended a batch's transaction"),
-    Metric("dead_letters_total", "counter", ("sqlstate",), "Postgres refused a ledger entry"),
+    Metric("dead_letters_total", "counter", (), "Postgres refused a ledger entry"),
     Metric("holds_expired_total", "counter", (), "a hold was taken back by the expiry worker"),
-    Metric("recovery_lifts_total", "counter", ("outcome",), "recovery lifted a fence"),
-    Metric("recovery_rebuilds_total", "counter", ("outcome",), "recovery rebuilt a cell from Postgres"),
+    Metric("recovery_lifts_total", "counter", (), "recovery lifted a fenced node"),
+    Metric("recovery_cells_total", "counter", (), "recovery brought a cell of a lifted node back"),
     Metric("outbox_deleted_total", "counter", (), "a domain event left the outbox"),
 )
 

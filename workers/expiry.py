@@ -1,0 +1,101 @@
+"""The sweeper: takes back holds whose deadline has passed. The deadline decides, not the sweeper: it
+only returns the seats sooner than the next reserve that needs them would.
+
+Any number may run. A cell is asked again when its next hold falls due, and since no new hold can be due
+before the hold time has passed, an idle cell costs one call in that time.
+"""
+
+import asyncio
+import heapq
+import logging
+import time
+
+from engine.errors import RushError
+from engine.ids import CellId
+from engine.keys import CellKeys
+from engine.projection import queries
+from engine.status import Status
+from engine.stores import POSTGRES_ERRORS, Stores
+from observability.metrics import counter
+from workers.backoff import Backoff, sleep_unless
+
+log = logging.getLogger(__name__)
+_holds_expired = counter("holds_expired_total")
+
+CELLS_INTERVAL_S = 1.0
+PAUSE_MAX_S = 5.0
+"""An organizer may shorten the hold time meanwhile."""
+NOT_OPEN_PAUSE_S = 0.5
+IDLE_S = 0.05
+CALLS_MAX = 50
+"""Cells asked in one tick."""
+
+
+class Expiry:
+    """The schedule of one sweeper."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+        self._due: list[tuple[float, CellId]] = []
+        self._cells: set[CellId] = set()
+
+    async def refresh_cells(self) -> None:
+        """Learn of new cells and forget closed ones; while Postgres is away the old list serves."""
+        cells = {CellId(row["event_ref"], row["cell"]) async for row in queries.open_cells(self._stores.pool)}
+        for cell_id in cells - self._cells:
+            heapq.heappush(self._due, (0.0, cell_id))
+        self._cells = cells
+
+    async def step(self) -> int:
+        """Ask the cells whose time has come; the number of holds taken back."""
+        asked = []
+        while self._due and self._due[0][0] <= time.monotonic() and len(asked) < CALLS_MAX:
+            _, cell_id = heapq.heappop(self._due)
+            if cell_id in self._cells:
+                asked.append(cell_id)
+        results = await asyncio.gather(*[self._ask(cell_id) for cell_id in asked])
+        for cell_id, (_, pause_s) in zip(asked, results, strict=True):
+            heapq.heappush(self._due, (time.monotonic() + pause_s, cell_id))
+        return sum(taken_back for taken_back, _ in results)
+
+    async def _ask(self, cell_id: CellId) -> tuple[int, float]:
+        """Take back one slice of a cell: how many, and the seconds until it is asked again."""
+        keys = CellKeys(cell_id)
+        slice_max = self._stores.settings.expiry_slice_max
+        try:
+            reply = await self._stores.line.call(
+                "EVALSHA",
+                self._stores.scripts["expire"].sha,
+                4,
+                keys.sale,
+                keys.buyers,
+                keys.ledger,
+                keys.deadlines,
+                slice_max,
+            )
+        except RushError:
+            return 0, NOT_OPEN_PAUSE_S
+        if reply[0] != Status.OK:
+            return 0, NOT_OPEN_PAUSE_S
+        _, _, taken_back, next_due_at_ms, now_ms, hold_ttl_ms = reply
+        if taken_back:
+            _holds_expired.inc(taken_back)
+        wait_ms = min(hold_ttl_ms, next_due_at_ms - now_ms if next_due_at_ms else hold_ttl_ms)
+        return taken_back, min(max(wait_ms, 0) / 1000, PAUSE_MAX_S)
+
+
+async def run(stores: Stores, stop: asyncio.Event) -> None:
+    """Sweep until `stop`, through outages of either store."""
+    backoff = Backoff("expiry")
+    expiry = Expiry(stores)
+    refresh_at_s = 0.0
+    while not stop.is_set():
+        if time.monotonic() >= refresh_at_s:
+            try:
+                await expiry.refresh_cells()
+                backoff.succeeded()
+                refresh_at_s = time.monotonic() + CELLS_INTERVAL_S
+            except POSTGRES_ERRORS as error:
+                refresh_at_s = time.monotonic() + backoff.failed(error)
+        if not await expiry.step():
+            await sleep_unless(stop, IDLE_S)

@@ -1,0 +1,253 @@
+"""The relay: carries the ledger into Postgres, then announces what is durable.
+
+Any number may run. A lease on shards keeps two from doing the same work, the offset's compare-and-set
+keeps them from doing it twice.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import redis
+
+from engine.cells import OPENED_CHANNEL, RECOVERY_CHANNEL
+from engine.durability import announce
+from engine.errors import Fenced, RushError
+from engine.ids import CellId
+from engine.keys import CellKeys, tag
+from engine.lease import RELAY_LOCKS, Lease
+from engine.ledger import Position, parse_position
+from engine.projection import Batch, Line, StaleOffset, commit_batch, decode_line, queries
+from engine.status import Status
+from engine.stores import POSTGRES_ERRORS, Stores
+from observability.metrics import counter, gauge
+from workers.backoff import Backoff, sleep_unless
+
+log = logging.getLogger(__name__)
+_entries = counter("relay_entries_total")
+_committed = counter("relay_batches_total", outcome="committed")
+_stale = counter("relay_batches_total", outcome="stale")
+_dead = counter("dead_letters_total")
+_lag = gauge("relay_lag_entries")
+
+BLOCK_MS = 100
+CELLS_INTERVAL_S = 1.0
+SHARDS_INTERVAL_S = 2.0
+RETURN_INTERVAL_S = 5.0
+TRIM_INTERVAL_S = 10.0
+COMMITS_MAX = 4
+"""Cells that are committed at the same time."""
+
+
+class _Cell(msgspec.Struct):
+    """Where the relay stands in one cell."""
+
+    id: CellId
+    keys: CellKeys
+    offset: Position
+    replid: str | None
+    history: deque[tuple[float, Position]]
+    """When the offset was where: trimming stays behind it."""
+
+
+class Relay:
+    """One relay, for the cells of the shards that it holds."""
+
+    def __init__(self, stores: Stores, lease: Lease) -> None:
+        self._stores = stores
+        self._lease = lease
+        self._shards: set[int] = set()
+        self._cells: dict[str, _Cell] = {}
+        self._next_s = {"cells": 0.0, "shards": 0.0, "return": 0.0, "trim": 0.0}
+        self._commits = asyncio.Semaphore(COMMITS_MAX)
+
+    def wake(self) -> None:
+        """Look for new cells at the next step."""
+        self._next_s["cells"] = 0.0
+
+    async def step(self) -> int:
+        """Carry one batch of each cell that has something; the number of entries."""
+        if self._is_time("shards", SHARDS_INTERVAL_S):
+            await self._take_shards()
+        if self._is_time("cells", CELLS_INTERVAL_S):
+            await self._refresh_cells()
+        if self._is_time("return", RETURN_INTERVAL_S):
+            await self._return_seats()
+        if self._is_time("trim", TRIM_INTERVAL_S):
+            await self._trim()
+        if not self._cells:
+            await asyncio.sleep(BLOCK_MS / 1000)
+            return 0
+        streams, replid = await self._read()
+        counts = await asyncio.gather(
+            *[self._carry(self._cells[key.decode()], entries, replid) for key, entries in streams]
+        )
+        return sum(counts)
+
+    def _is_time(self, what: str, interval_s: float) -> bool:
+        now_s = time.monotonic()
+        if now_s < self._next_s[what]:
+            return False
+        self._next_s[what] = now_s + interval_s
+        return True
+
+    async def _take_shards(self) -> None:
+        free = [shard for shard in range(self._stores.settings.relay_shards) if shard not in self._shards]
+        if free:
+            taken = await self._lease.take(RELAY_LOCKS, free)
+            if taken:
+                log.info("the relay takes %d of %d shards", len(taken), self._stores.settings.relay_shards)
+            self._shards.update(taken)
+
+    async def _refresh_cells(self) -> None:
+        """Learn of new, reopened and closed cells."""
+        rows = [row async for row in queries.open_cells(self._stores.pool)]
+        seen = set()
+        for row in rows:
+            if row["event_ref"] % self._stores.settings.relay_shards in self._shards:
+                cell_id = CellId(row["event_ref"], row["cell"])
+                seen.add(CellKeys(cell_id).ledger)
+                self._learn(cell_id, Position(row["epoch"], row["seq"]), row["replid"])
+        for key in self._cells.keys() - seen:
+            del self._cells[key]
+
+    def _learn(self, cell_id: CellId, offset: Position, replid: str | None) -> None:
+        cell_keys = CellKeys(cell_id)
+        cell = self._cells.get(cell_keys.ledger)
+        if cell is None:
+            cell = _Cell(id=cell_id, keys=cell_keys, offset=offset, replid=replid, history=deque())
+            self._cells[cell_keys.ledger] = cell
+        elif offset > cell.offset or offset.epoch != cell.offset.epoch:
+            cell.offset = offset
+        cell.replid = replid
+
+    async def _read(self) -> tuple[list[Any], str]:
+        """The next entries of every cell, and who the node was when it had answered."""
+        pipeline = self._stores.redis.pipeline(transaction=False)
+        offsets = {cell.keys.ledger: str(cell.offset) for cell in self._cells.values()}
+        pipeline.xread(offsets, count=self._stores.settings.relay_batch_entries_max, block=BLOCK_MS)
+        pipeline.info("replication")
+        streams, info = await pipeline.execute()
+        return list(streams.items() if isinstance(streams, dict) else streams or []), info["master_replid"]
+
+    async def _carry(self, cell: _Cell, entries: list[Any], replid: str) -> int:
+        if entries and isinstance(entries[0], list) and entries[0] and isinstance(entries[0][0], tuple):
+            entries = entries[0]
+        lines = self._dense(cell, entries)
+        if replid != cell.replid or not lines:
+            # Not the node that recovery opened, or not the entry that comes next.
+            await self._doubt(cell, replid)
+            return 0
+        batch = Batch(cell_id=cell.id, epoch=cell.offset.epoch, from_seq=cell.offset.seq, lines=lines)
+        async with self._commits:
+            try:
+                async with self._stores.pool.acquire() as connection:
+                    rejected = await commit_batch(connection, batch)
+            except StaleOffset:
+                _stale.inc()
+                await self._reread(cell)
+                return 0
+        cell.offset = batch.after
+        await announce(self._stores.redis, cell.id, batch.before, batch.after, rejected)
+        self._count(cell, batch, len(entries), rejected)
+        for booking_id in rejected:
+            await self._give_back(cell.keys, booking_id)
+        return len(lines)
+
+    def _count(self, cell: _Cell, batch: Batch, read: int, rejected: list[UUID]) -> None:
+        _entries.inc(len(batch.lines))
+        _committed.inc()
+        _lag.set(read - len(batch.lines))
+        now_s = time.monotonic()
+        if not cell.history or now_s - cell.history[-1][0] >= 1.0:
+            cell.history.append((now_s, cell.offset))
+        if rejected:
+            _dead.inc(len(rejected))
+            log.error("%s: Postgres refused %s", tag(cell.id), ", ".join(map(str, rejected)))
+
+    def _dense(self, cell: _Cell, entries: list[Any]) -> list[Line]:
+        """The entries that continue the offset, up to the first that does not."""
+        lines = []
+        expected = cell.offset
+        for id_, fields in entries:
+            expected = Position(expected.epoch, expected.seq + 1)
+            if parse_position(id_) != expected:
+                break
+            lines.append(decode_line(expected.seq, fields[b"e"]))
+        return lines
+
+    async def _reread(self, cell: _Cell) -> bool:
+        """Take the offset from Postgres; whether it was another than the relay believed."""
+        row = await queries.cell_offset(self._stores.pool, event_ref=cell.id.event_ref, cell=cell.id.cell)
+        before = (cell.offset, cell.replid)
+        if row is None:
+            self._cells.pop(cell.keys.ledger, None)
+            return True
+        cell.offset, cell.replid = Position(row["epoch"], row["seq"]), row["replid"]
+        return (cell.offset, cell.replid) != before
+
+    async def _doubt(self, cell: _Cell, replid: str) -> None:
+        """The ledger does not continue what Postgres has: read again, and if that is so, close the cell."""
+        if await self._reread(cell):
+            return
+        if replid == cell.replid:
+            log.warning("the ledger of %s does not continue %s: fencing the cell", tag(cell.id), cell.offset)
+            await self._stores.redis.evalsha(self._stores.scripts["fence"].sha, 1, cell.keys.sale)
+        await self._stores.pool.execute("SELECT pg_notify($1, $2)", RECOVERY_CHANNEL, tag(cell.id))
+        await asyncio.sleep(BLOCK_MS / 1000)
+
+    async def _give_back(self, cell_keys: CellKeys, booking_id: UUID) -> None:
+        """Return a refused booking's seats; what fails here is tried again."""
+        try:
+            reply = await self._stores.line.call(
+                "EVALSHA",
+                self._stores.scripts["reject"].sha,
+                5,
+                cell_keys.sale,
+                cell_keys.buyers,
+                cell_keys.ledger,
+                cell_keys.deadlines,
+                cell_keys.booking(booking_id),
+                str(booking_id),
+            )
+        except RushError:
+            return
+        if reply[0] != Status.NOT_OPEN:
+            await queries.mark_returned(self._stores.pool, booking_id=booking_id)
+
+    async def _return_seats(self) -> None:
+        """Finish what a relay that died had begun."""
+        rows = [row async for row in queries.dead_letters_to_return(self._stores.pool)]
+        for row in rows:
+            cell = self._cells.get(CellKeys(CellId(row["event_ref"], row["cell"])).ledger)
+            if cell is not None:
+                await self._give_back(cell.keys, row["booking_id"])
+
+    async def _trim(self) -> None:
+        """Shorten the ledgers up to what has been durable for a while."""
+        keep_since_s = time.monotonic() - self._stores.settings.ledger_trim_lag_s
+        for cell in self._cells.values():
+            position = None
+            while cell.history and cell.history[0][0] <= keep_since_s:
+                position = cell.history.popleft()[1]
+            if position is not None and position.epoch == cell.offset.epoch:
+                await self._stores.redis.xtrim(cell.keys.ledger, minid=str(position), approximate=True)
+
+
+async def run(stores: Stores, stop: asyncio.Event) -> None:
+    """Relay until `stop`, through outages of either store."""
+    backoff = Backoff("the relay")
+    while not stop.is_set():
+        try:
+            async with Lease(stores.settings, "relay") as lease:
+                relay = Relay(stores, lease)
+                await lease.listen(OPENED_CHANNEL, relay.wake)
+                while not stop.is_set() and not lease.is_lost:
+                    await relay.step()
+                    backoff.succeeded()
+        except (*POSTGRES_ERRORS, redis.RedisError, Fenced) as error:
+            await sleep_unless(stop, backoff.failed(error))

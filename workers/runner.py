@@ -1,0 +1,50 @@
+"""Running workers: any of them, together in one process."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+
+import uvloop
+
+from engine.settings import Settings
+from engine.stores import Stores, open_stores
+from workers import expiry, publisher, recovery, relay
+
+log = logging.getLogger(__name__)
+
+Worker = Callable[[Stores, asyncio.Event], Awaitable[None]]
+
+WORKERS: dict[str, Worker] = {
+    "recovery": recovery.run,
+    "relay": relay.run,
+    "expiry": expiry.run,
+    "publisher": publisher.run,
+}
+
+
+async def run_workers(settings: Settings, names: list[str], stop: asyncio.Event) -> None:
+    """Run these workers until `stop`; raises ValueError for a name that is none of WORKERS."""
+    unknown = [name for name in names if name not in WORKERS]
+    if unknown:
+        raise ValueError(f"there is no worker {unknown[0]!r}; there are: {', '.join(WORKERS)}")
+    stores = await open_stores(settings, "-".join(names))
+    log.info("working: %s", ", ".join(names))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for name in names:
+                group.create_task(WORKERS[name](stores, stop), name=name)
+    finally:
+        await stores.close()
+
+
+async def _until_signal(settings: Settings, names: list[str]) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await run_workers(settings, names, stop)
+
+
+def run(settings: Settings, names: list[str]) -> None:
+    """Run these workers (all when none is named) until SIGINT or SIGTERM."""
+    uvloop.run(_until_signal(settings, names or list(WORKERS)))
