@@ -88,9 +88,14 @@ _BOUNDS_MIN = {
 }
 
 
-def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings from the environment; raises SettingsError that names what is wrong."""
-    source = os.environ if environment is None else environment
+def load_settings(
+    environment: Mapping[str, str] | None = None, *, defaults: Mapping[str, str] | None = None
+) -> Settings:
+    """Read the settings from the environment; raises SettingsError that names what is wrong.
+
+    `defaults` are variables that stand where the environment has none.
+    """
+    source = {**(defaults or {}), **(os.environ if environment is None else environment)}
     hints = typing.get_type_hints(Settings)
     values: dict[str, object] = {}
     for variable, text in source.items():

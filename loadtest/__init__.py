@@ -1,0 +1,1 @@
+"""The load test: Locust users and load shapes, and the audit that turns a run into a verdict."""
