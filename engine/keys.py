@@ -7,7 +7,7 @@ zones that it discovers itself from the prefix of the key it was given.
 
 from uuid import UUID
 
-from engine.ids import CellId
+from engine.ids import CELL_MAX, EVENT_REF_MAX, CellId
 
 ANNOUNCEMENTS = "rush:durable"
 """Pub/sub channel on which the relay announces what is durable."""
@@ -21,7 +21,13 @@ def tag(cell_id: CellId) -> str:
 def parse_tag(text: str) -> CellId:
     """The cell that a tag names; raises ValueError for anything else."""
     event_ref, _, cell = text.partition(".")
-    return CellId(int(event_ref, 16), int(cell))
+    cell_id = CellId(int(event_ref, 16), int(cell))
+    # int() is generous with signs, blanks and underscores; a tag has one spelling.
+    if tag(cell_id) != text or not (
+        0 <= cell_id.event_ref <= EVENT_REF_MAX and 0 <= cell_id.cell <= CELL_MAX
+    ):
+        raise ValueError(f"not the tag of a cell: {text!r}")
+    return cell_id
 
 
 class CellKeys:

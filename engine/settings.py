@@ -9,6 +9,8 @@ import msgspec
 
 PREFIX = "RUSH_"
 SECRET_BYTES_MIN = 32
+SECRET_FIELDS = frozenset({"jwt_secret", "redis_url", "database_url"})
+"""Never shown: the URLs may hold a password."""
 
 
 class SettingsError(Exception):
@@ -71,6 +73,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a closed cell stays in Redis."""
     data_dir: str = ".rush"
 
+    def __repr__(self) -> str:
+        """Every setting that is no secret and holds none: fit for a log."""
+        shown = (
+            f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in SECRET_FIELDS
+        )
+        return f"Settings({', '.join(shown)})"
+
     @property
     def is_production(self) -> bool:
         """Whether missing secrets are an error."""
@@ -86,6 +95,8 @@ _BOUNDS_MIN = {
     "bcrypt_cost": 4,
     "cell_retention_s": 0,
 }
+_BOUNDS_MAX = {"port": 65_535, "bcrypt_cost": 31}
+"""For the others it is what a 32-bit number holds."""
 
 
 def load_settings(
@@ -108,15 +119,19 @@ def load_settings(
         try:
             values[name] = msgspec.convert(text, hints[name], strict=False)
         except msgspec.ValidationError as error:
-            shown = "" if name == "jwt_secret" else f" (it is {text!r})"
+            shown = "" if name in SECRET_FIELDS else f" (it is {text!r})"
             raise SettingsError(f"{variable}: {error}{shown}") from None
-        value = values[name]
-        if isinstance(value, int) and value < _BOUNDS_MIN.get(name, 1):
-            raise SettingsError(f"{variable} must be at least {_BOUNDS_MIN.get(name, 1)}, it is {value}")
+        _check_bounds(variable, name, values[name])
     settings = Settings(**values)  # type: ignore[arg-type]
     if settings.is_production or settings.jwt_secret:
         _require_secret(settings)
     return settings
+
+
+def _check_bounds(variable: str, name: str, value: object) -> None:
+    lowest, highest = _BOUNDS_MIN.get(name, 1), _BOUNDS_MAX.get(name, 2**31 - 1)
+    if isinstance(value, int) and not lowest <= value <= highest:
+        raise SettingsError(f"{variable} must be from {lowest} to {highest}, it is {value}")
 
 
 def _require_secret(settings: Settings) -> None:

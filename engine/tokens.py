@@ -33,7 +33,7 @@ class Claims(msgspec.Struct, frozen=True):
 class _Header(msgspec.Struct):
     alg: Literal["HS256"]
     typ: str = "JWT"
-    crit: list[str] | None = None
+    crit: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 _header_decoder = msgspec.json.Decoder(_Header)
@@ -83,7 +83,7 @@ class TokenSigner:
             raise Unauthorized
         header, _, payload = signed.partition(b".")
         try:
-            if header != _HEADER and _header_decoder.decode(_b64decode(header)).crit is not None:
+            if header != _HEADER and _header_decoder.decode(_b64decode(header)).crit is not msgspec.UNSET:
                 raise Unauthorized
             claims = _claims_decoder.decode(_b64decode(payload))
         except (msgspec.MsgspecError, binascii.Error, ValueError):
