@@ -19,11 +19,11 @@ class _Entry(msgspec.Struct, array_like=True, frozen=True):
     at_ms: int
 
 
-class Open(_Entry, tag="open"):
+class Open(_Entry, tag="open", frozen=True):
     """A new epoch began; its id is `<epoch>-0`."""
 
 
-class Reserve(_Entry, tag="reserve"):
+class Reserve(_Entry, tag="reserve", frozen=True):
     """A booking came to be."""
 
     booking_id: UUID
@@ -34,7 +34,7 @@ class Reserve(_Entry, tag="reserve"):
     items: list[Item]
 
 
-class Confirm(_Entry, tag="confirm"):
+class Confirm(_Entry, tag="confirm", frozen=True):
     """A hold became a sale."""
 
     booking_id: UUID
@@ -44,7 +44,7 @@ class Confirm(_Entry, tag="confirm"):
     items: list[Item]
 
 
-class _Return(_Entry):
+class _Return(_Entry, frozen=True):
     booking_id: UUID
     version: int
     user_id: UUID
@@ -52,15 +52,15 @@ class _Return(_Entry):
     items: list[Item]
 
 
-class Cancel(_Return, tag="cancel"):
+class Cancel(_Return, tag="cancel", frozen=True):
     """The buyer gave it back."""
 
 
-class Expire(_Return, tag="expire"):
+class Expire(_Return, tag="expire", frozen=True):
     """The deadline passed."""
 
 
-class Reject(_Return, tag="reject"):
+class Reject(_Return, tag="reject", frozen=True):
     """Postgres had refused it; its seats are back."""
 
 
@@ -73,7 +73,7 @@ class ZoneChange(msgspec.Struct, array_like=True, frozen=True):
     blocked: int
 
 
-class Edit(_Entry, tag="edit"):
+class Edit(_Entry, tag="edit", frozen=True):
     """An organizer's intent was decided."""
 
     version: int

@@ -217,11 +217,12 @@ class Lifter:
 
     async def _find(self, cell_id: CellId) -> _Found:
         keys = CellKeys(cell_id)
-        epoch, fenced, seq, version, zones = await self._client.hmget(
+        values: list[Any] = await self._client.hmget(
             keys.sale, ["epoch", "fenced_epoch", "seq", "version", "zones"]
         )
+        epoch, fenced, seq, version, zones = values
         stated = epoch or fenced
-        end: dict[str, Any] = {}
+        end: Any = None
         if await self._client.exists(keys.ledger):
             end = await self._client.xinfo_stream(keys.ledger)
         return _Found(
@@ -234,19 +235,21 @@ class Lifter:
 
     async def _has_gap(self, keys: CellKeys, offset: Position) -> bool:
         """Whether the first entry after the offset is not the next one."""
-        first = await self._client.xrange(keys.ledger, min=f"({offset}", count=1)
+        first: Any = await self._client.xrange(keys.ledger, min=f"({offset}", count=1)
         return not first or parse_position(first[0][0]) != Position(offset.epoch, offset.seq + 1)
 
     async def _drain(self, cell_id: CellId, keys: CellKeys, offset: Position) -> list[UUID]:
         """Commit what the relay has not, in the transaction that holds the cell's row."""
         rejected: list[UUID] = []
         size = self._stores.settings.relay_batch_entries_max
-        while entries := await self._client.xrange(keys.ledger, min=f"({offset}", count=size):
+        while True:
+            entries: Any = await self._client.xrange(keys.ledger, min=f"({offset}", count=size)
+            if not entries:
+                return rejected
             lines = [decode_line(parse_position(id_).seq, fields[b"e"]) for id_, fields in entries]
             batch = Batch(cell_id=cell_id, epoch=offset.epoch, from_seq=offset.seq, lines=lines)
             rejected += await commit_batch(self._connection, batch)
             offset = batch.after
-        return rejected
 
     async def _repair(self, cell_id: CellId, event_id: UUID, found: _Found) -> None:
         assert found.position is not None

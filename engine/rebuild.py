@@ -198,7 +198,7 @@ async def repair_from_redis(
         await asyncio.sleep(0)
     for zone_id in zone_ids:
         fields = ("capacity", "available", "reserved", "confirmed", "blocked")
-        counters = await client.hmget(keys.zone(zone_id), list(fields))
+        counters: list[Any] = await client.hmget(keys.zone(zone_id), list(fields))
         await queries.repair_zone(
             connection,
             zone_id=UUID(zone_id),

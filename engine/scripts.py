@@ -173,9 +173,10 @@ def generate_status(folder: Path | None = None) -> str:
     rows = [match.groups() for line in source.read_text().splitlines() if (match := _STATUS.match(line))]
     if [int(number) for _, number, _ in rows] != list(range(len(rows))):
         raise ScriptError(f"{source}: the numbers must run from 0 without a gap")
+    head = "What a script can answer. Generated from lua/lib/status.lua by `make statuses`: do not edit."
     members = "\n".join(f'    {name} = {number}\n    """{text}"""' for name, number, text in rows)
     return (
-        '"""What a script can answer. Generated from lua/lib/status.lua by `make statuses`: do not edit."""\n\n'
+        f'"""{head}"""\n\n'
         "from enum import IntEnum\n\n\n"
         "class Status(IntEnum):\n"
         '    """In order of precedence: of two that apply, the first is answered."""\n\n'

@@ -1,6 +1,8 @@
 """The stores of one process: opened once, by its composition root."""
 
 import asyncio
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import msgspec
@@ -17,6 +19,7 @@ STATEMENT_TIMEOUT_S = 15
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
 SOCKET_TIMEOUT_S = 5
 HEALTH_CHECK_INTERVAL_S = 5
+REPLICA_TIMEOUT_S = 1
 
 POSTGRES_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 """What a call to Postgres raises while it is away, restarting, or refuses to go on."""
@@ -58,12 +61,25 @@ def open_redis(settings: Settings, *, single: bool = False) -> redis.asyncio.Red
     )
 
 
+def open_replica(settings: Settings, host: str, port: int) -> redis.asyncio.Redis:
+    """A client for a replica, with the user, password and TLS that its master's URL has."""
+    url = urlsplit(settings.redis_url)
+    credentials, at, _ = url.netloc.rpartition("@")
+    netloc = f"{credentials}{at}[{host}]:{port}" if ":" in host else f"{credentials}{at}{host}:{port}"
+    return redis.asyncio.Redis.from_url(
+        urlunsplit((url.scheme, netloc, "", url.query, "")),
+        socket_timeout=REPLICA_TIMEOUT_S,
+        socket_connect_timeout=REPLICA_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
 async def connect_postgres(settings: Settings, name: str) -> asyncpg.Connection:
     """One connection of its own, as a worker that holds a lock needs it."""
     return await asyncpg.connect(settings.database_url, **_postgres_options(name))
 
 
-def _postgres_options(name: str) -> dict[str, object]:
+def _postgres_options(name: str) -> dict[str, Any]:
     # Short keepalives and time-outs: a process that was stopped and wakes up later must find its
     # transaction and its locks gone.
     return {

@@ -48,7 +48,7 @@ class Expiry:
 
     async def step(self) -> int:
         """Ask the cells whose time has come; the number of holds taken back."""
-        asked = []
+        asked: list[CellId] = []
         while self._due and self._due[0][0] <= time.monotonic() and len(asked) < CALLS_MAX:
             _, cell_id = heapq.heappop(self._due)
             if cell_id in self._cells:

@@ -19,7 +19,7 @@ from engine.keys import CellKeys, tag
 from engine.lease import RECOVERY_LOCKS, Lease
 from engine.lift import Lifter, Node, NotLiftable, queries
 from engine.rebuild import BuildVoid
-from engine.stores import POSTGRES_ERRORS, Stores, connect_postgres, open_redis
+from engine.stores import POSTGRES_ERRORS, Stores, connect_postgres, open_redis, open_replica
 from observability.metrics import counter
 from workers.backoff import Backoff, sleep_unless
 
@@ -34,7 +34,6 @@ EDITS_INTERVAL_S = 2.0
 EDITS_AGE_S = 2.0
 CLOSE_INTERVAL_S = 60.0
 LEASE_INTERVAL_S = 0.5
-REPLICA_TIMEOUT_S = 1.0
 
 
 class Recovery:
@@ -103,29 +102,11 @@ class Recovery:
     async def _flush_replicas(self, node: Node) -> None:
         """A replica that is promoted must have no scripts, or nothing would fence it."""
         for host, port in node.replicas:
-            options = {**self._client.connection_pool.connection_kwargs, "host": host, "port": port}
-            options |= {"socket_timeout": REPLICA_TIMEOUT_S, "socket_connect_timeout": REPLICA_TIMEOUT_S}
             try:
-                async with redis.asyncio.Redis(**_client_options(options)) as replica:
+                async with open_replica(self._stores.settings, host, port) as replica:
                     await replica.script_flush("SYNC")
             except (redis.RedisError, OSError) as error:
                 log.warning("the replica %s:%d could not be flushed: %s", host, port, error)
-
-
-_CLIENT_OPTIONS = (
-    "host",
-    "port",
-    "username",
-    "password",
-    "ssl",
-    "ssl_ca_certs",
-    "socket_timeout",
-    "socket_connect_timeout",
-)
-
-
-def _client_options(options: dict[str, object]) -> dict[str, object]:
-    return {name: options[name] for name in _CLIENT_OPTIONS if name in options}
 
 
 async def _work(stores: Stores, lease: Lease, stop: asyncio.Event, backoff: Backoff) -> None:

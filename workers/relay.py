@@ -128,7 +128,7 @@ class Relay:
     async def _read(self) -> tuple[list[Any], str]:
         """The next entries of every cell, and who the node was when it had answered."""
         pipeline = self._stores.redis.pipeline(transaction=False)
-        offsets = {cell.keys.ledger: str(cell.offset) for cell in self._cells.values()}
+        offsets: dict[Any, Any] = {cell.keys.ledger: str(cell.offset) for cell in self._cells.values()}
         pipeline.xread(offsets, count=self._stores.settings.relay_batch_entries_max, block=BLOCK_MS)
         pipeline.info("replication")
         streams, info = await pipeline.execute()

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import uvloop
 
@@ -13,7 +14,7 @@ from workers import expiry, publisher, recovery, relay
 
 log = logging.getLogger(__name__)
 
-Worker = Callable[[Stores, asyncio.Event], Awaitable[None]]
+Worker = Callable[[Stores, asyncio.Event], Coroutine[Any, Any, None]]
 
 WORKERS: dict[str, Worker] = {
     "recovery": recovery.run,
