@@ -88,7 +88,9 @@ class Head:
         if any(key != keys[0] for key in keys):
             raise ValidationFailed("Idempotency-Key", "was sent twice, with different values")
         if not _IDEMPOTENCY_KEY.fullmatch(keys[0]):
-            raise ValidationFailed("Idempotency-Key", "must be 1 to 255 visible ASCII characters without blanks")
+            raise ValidationFailed(
+                "Idempotency-Key", "must be 1 to 255 visible ASCII characters without blanks"
+            )
         return keys[0].decode("ascii")
 
     def check_content_type(self) -> None:
