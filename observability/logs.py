@@ -5,7 +5,7 @@ import logging
 import re
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -49,7 +49,7 @@ class ReadableFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: `at` (RFC 3339, UTC), `level`, `process`, `logger`, `message` and the extras."""
+    """One JSON object a line: `at` (RFC 3339, UTC), level, process, logger, message and the extras."""
 
     def __init__(self, process: str = "") -> None:
         super().__init__()
@@ -70,12 +70,14 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
-def set_up_logs(level: str, *, process: str = "", as_json: bool = False) -> None:
-    """Send every log line of this process to stderr.
+def set_up_logs(
+    level: str, *, process: str = "", as_json: bool = False, stream: TextIO | None = None
+) -> None:
+    """Send every log line of this process to `stream`, or to stderr.
 
     `process` names this process in each line; leave it out where somebody else puts the name in front.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter(process) if as_json else ReadableFormatter(process))
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -171,7 +171,8 @@ class PostgresStore:
             "synchronous_commit": "on",
             "timezone": "UTC",
             "log_timezone": "UTC",
-            "log_min_messages": "warning",
+            "log_min_messages": "log",
+            "log_checkpoints": "off",
             "log_line_prefix": "",
             "jit": "off",
         }

@@ -85,6 +85,7 @@ class RedisStore:
             f"masterauth {self.password}",
             "daemonize no",
             'logfile ""',
+            "loglevel warning",
             'save ""',
             "appendonly yes",
             "appendfsync always",
