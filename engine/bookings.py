@@ -83,7 +83,6 @@ class Bookings:
         self._cells = CellDirectory(stores)
         self._durability = Durability(stores)
         settings = stores.settings
-        self._reserve_sha = stores.scripts["reserve"].sha
         self._rate_interval_ms = limits.interval_ms(settings.reserve_rate_per_minute)
         self._rate_burst = settings.reserve_burst
 
@@ -119,17 +118,17 @@ class Bookings:
             zone_id = str(item.zone_id)
             zone_keys.append(keys.zone_prefix + zone_id)
             arguments += (zone_id, str(item.show_id) if item.show_id else "", item.quantity)
-        reply = await self._stores.line.call(
-            "EVALSHA",
-            self._reserve_sha,
-            6 + len(zone_keys),
-            keys.sale,
-            keys.buyers,
-            keys.ledger,
-            keys.deadlines,
-            keys.rate_prefix + user_text,
-            keys.booking_prefix + booking_text,
-            *zone_keys,
+        reply = await self._stores.run(
+            "reserve",
+            [
+                keys.sale,
+                keys.buyers,
+                keys.ledger,
+                keys.deadlines,
+                keys.rate_prefix + user_text,
+                keys.booking_prefix + booking_text,
+                *zone_keys,
+            ],
             booking_text,
             user_text,
             request,
@@ -155,10 +154,13 @@ class Bookings:
         """
         cell = await self._find(booking_id)
         code = "".join(secrets.choice(CODE_LETTERS) for _ in range(CODE_LENGTH))
-        reply = await self._call(
+        reply = await self._stores.run(
             "confirm",
             [cell.keys.sale, cell.keys.ledger, cell.keys.deadlines, cell.keys.booking(booking_id)],
-            [str(booking_id), str(user_id), code, 0],
+            str(booking_id),
+            str(user_id),
+            code,
+            0,
         )
         if reply[0] not in (Status.OK, Status.REPLAYED):
             return await self._ended(cell, reply, user_id, booking_id, "confirmed")
@@ -169,10 +171,11 @@ class Bookings:
         """Give a hold back. Raises NotFound, InvalidState, ReservationExpired, or a ServiceUnavailable."""
         cell = await self._find(booking_id)
         keys = cell.keys
-        reply = await self._call(
+        reply = await self._stores.run(
             "cancel",
             [keys.sale, keys.buyers, keys.ledger, keys.deadlines, keys.booking(booking_id)],
-            [str(booking_id), str(user_id)],
+            str(booking_id),
+            str(user_id),
         )
         if reply[0] not in (Status.OK, Status.REPLAYED):
             return await self._ended(cell, reply, user_id, booking_id, "cancelled")
@@ -220,11 +223,6 @@ class Bookings:
             raise NotFound
         cell_id = ids.cell_of(booking_id)
         return self._cells.known(cell_id) or await self._cells.find(cell_id)
-
-    async def _call(self, name: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
-        return await self._stores.line.call(
-            "EVALSHA", self._stores.scripts[name].sha, len(keys), *keys, *arguments
-        )
 
     async def _row(self, user_id: UUID, booking_id: UUID) -> Booking | None:
         """What Postgres says of this buyer's booking; raises StoreUnavailable."""

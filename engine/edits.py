@@ -7,8 +7,6 @@ ledger entry, like everything else.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
 from uuid import UUID
 
 import aiosql
@@ -21,12 +19,9 @@ from engine.keys import CellKeys
 from engine.outcomes import refusal
 from engine.settings import project_root
 from engine.status import Status
-from engine.stores import Connection, Stores
+from engine.stores import Connection, RunScript, Stores
 
 queries = aiosql.from_path(project_root() / "engine/queries/edits.sql", "asyncpg")
-
-Evalsha = Callable[..., Awaitable[Any]]
-"""(sha, numkeys, *keys and arguments) → the reply."""
 
 VERSIONS_MAX = 1 << 62
 OUTCOME_WAIT_S = 5.0
@@ -64,12 +59,9 @@ class Intent(msgspec.Struct, frozen=True, omit_defaults=True):
 class Edits:
     """The edits of all events."""
 
-    def __init__(self, stores: Stores, evalsha: Evalsha | None = None) -> None:
+    def __init__(self, stores: Stores, run: RunScript | None = None) -> None:
         self._stores = stores
-        self._evalsha = evalsha or self._call_hot_line
-
-    async def _call_hot_line(self, sha: str, numkeys: int, *arguments: Any) -> Any:
-        return await self._stores.line.call("EVALSHA", sha, numkeys, *arguments)
+        self._run = run or stores.run
 
     async def record(self, connection: Connection, event_id: UUID, intent: Intent, requested_by: UUID) -> int:
         """Write the intent down, inside the caller's transaction; the version that it gets."""
@@ -101,7 +93,6 @@ class Edits:
     async def apply_outstanding(self, cell_id: CellId, version_max: int = VERSIONS_MAX) -> dict[int, str]:
         """Apply what Redis may not have yet; version → outcome of those that this call decided."""
         keys = CellKeys(cell_id)
-        script = self._stores.scripts["edit"]
         outcomes: dict[int, str] = {}
         rows = queries.undecided_edits(
             self._stores.pool, event_ref=cell_id.event_ref, cell=cell_id.cell, version_max=version_max
@@ -109,9 +100,7 @@ class Edits:
         for version, text in [(row["version"], row["intent"]) async for row in rows]:
             intent = msgspec.json.decode(text, type=Intent)
             zone_keys = [keys.zone(zone.zone_id) for zone in intent.zones]
-            reply = await self._evalsha(
-                script.sha, 2 + len(zone_keys), keys.sale, keys.ledger, *zone_keys, version, text
-            )
+            reply = await self._run("edit", [keys.sale, keys.ledger, *zone_keys], version, text)
             match Status(reply[0]):
                 case Status.OK:
                     outcomes[version] = "applied"

@@ -81,6 +81,12 @@ class Edit(_Entry, tag="edit", frozen=True):
     changes: list[ZoneChange]
 
 
+class Unreadable(msgspec.Struct, frozen=True):
+    """What stands in a ledger and no script of ours wrote."""
+
+    reason: str
+
+
 Entry = Open | Reserve | Confirm | Cancel | Expire | Reject | Edit
 decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 

@@ -30,7 +30,7 @@ from engine.projection import Batch, commit_batch, decode_line
 from engine.rebuild import CellBuilder, repair_from_redis
 from engine.settings import project_root
 from engine.status import Status
-from engine.stores import Stores
+from engine.stores import Stores, script_runner
 
 log = logging.getLogger(__name__)
 queries = aiosql.from_path(project_root() / "engine/queries/recovery.sql", "asyncpg")
@@ -70,6 +70,7 @@ class Lifter:
         self._scripts = stores.scripts
         self._connection = connection
         self._client = client
+        self._run = script_runner(client, stores.scripts)
 
     async def look(self) -> Node:
         """Ask the node who it is."""
@@ -120,7 +121,7 @@ class Lifter:
         if in_place and row["replid"] == node.replid:
             return False
         if found.position is not None and not found.is_fenced:
-            await self._client.evalsha(self._scripts["fence"].sha, 1, CellKeys(cell_id).sale)
+            await self._run("fence", [CellKeys(cell_id).sale])
         if not await self._open_if_sound(cell_id, node):
             await self.rebuild(cell_id, node)
         return True
@@ -133,13 +134,13 @@ class Lifter:
                 return
             epoch = row["epoch"] + 1
             await self._begin_epoch(cell_id, epoch, node)
-        builder = CellBuilder(cell_id, self._connection, self._client, self._scripts, self._stores.settings)
+        builder = CellBuilder(cell_id, self._connection, self._client, self._run, self._stores.settings)
         count = await builder.rebuild(row["event_id"], epoch)
         log.info("rebuilt %s from Postgres: %d bookings, epoch %d", tag(cell_id), count, epoch)
 
     async def apply_outstanding_edits(self, *, older_than_s: float) -> None:
         """Apply the intents that their requests did not get to apply."""
-        edits = Edits(self._stores, self._client.evalsha)
+        edits = Edits(self._stores, self._run)
         rows = edits_queries.cells_with_undecided_edits(self._connection, older_than_s=older_than_s)
         for cell_id in [CellId(row["event_ref"], row["cell"]) async for row in rows]:
             await edits.apply_outstanding(cell_id)
@@ -167,7 +168,7 @@ class Lifter:
                 epoch=row["epoch"],
                 seq=row["seq"],
             )
-        builder = CellBuilder(cell_id, self._connection, self._client, self._scripts, self._stores.settings)
+        builder = CellBuilder(cell_id, self._connection, self._client, self._run, self._stores.settings)
         await builder.wipe()
         await builder.forget()
         log.info("closed %s: its sale is over", tag(cell_id))
@@ -197,15 +198,8 @@ class Lifter:
             epoch = before.epoch + 1
             await self._begin_epoch(cell_id, epoch, node)
         await announce(self._client, cell_id, before, found.position, rejected)
-        reply = await self._client.evalsha(
-            self._scripts["open"].sha,
-            2,
-            keys.sale,
-            keys.ledger,
-            found.position.epoch,
-            found.position.seq,
-            epoch,
-        )
+        moved_from = (found.position.epoch, found.position.seq)
+        reply = await self._run("open", [keys.sale, keys.ledger], *moved_from, epoch)
         if reply[0] != Status.OK:
             log.warning("%s moved while it was being opened", tag(cell_id))
             return await self._unsound(keys)
@@ -246,7 +240,7 @@ class Lifter:
             entries: Any = await self._client.xrange(keys.ledger, min=f"({offset}", count=size)
             if not entries:
                 return rejected
-            lines = [decode_line(parse_position(id_).seq, fields[b"e"]) for id_, fields in entries]
+            lines = [decode_line(parse_position(id_).seq, fields) for id_, fields in entries]
             batch = Batch(cell_id=cell_id, epoch=offset.epoch, from_seq=offset.seq, lines=lines)
             rejected += await commit_batch(self._connection, batch)
             offset = batch.after

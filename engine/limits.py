@@ -29,8 +29,8 @@ async def check(stores: Stores, scope: str, subject: str, per_minute: int, burst
     Raises RateLimited where it is empty, and ServiceUnavailable where Redis does not answer: the
     caller decides whether its endpoint goes on without the limit.
     """
-    allowed, wait_ms, remaining = await stores.line.call(
-        "EVALSHA", stores.scripts["rate"].sha, 1, keys.rate(scope, subject), interval_ms(per_minute), burst
+    allowed, wait_ms, remaining = await stores.run(
+        "rate", [keys.rate(scope, subject)], interval_ms(per_minute), burst
     )
     if not allowed:
         raise RateLimited(policy(scope, per_minute, burst, wait_ms, remaining))

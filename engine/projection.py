@@ -5,7 +5,7 @@ one transaction together with the offset. An entry that Postgres refuses is foun
 among the dead letters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import assert_never
 from uuid import UUID
@@ -16,7 +16,20 @@ import msgspec
 
 from engine import ids
 from engine.ids import CellId
-from engine.ledger import Cancel, Confirm, Edit, Entry, Expire, Item, Open, Position, Reject, Reserve, decoder
+from engine.ledger import (
+    Cancel,
+    Confirm,
+    Edit,
+    Entry,
+    Expire,
+    Item,
+    Open,
+    Position,
+    Reject,
+    Reserve,
+    Unreadable,
+    decoder,
+)
 from engine.settings import project_root
 from engine.stores import Connection
 from engine.times import from_ms
@@ -39,7 +52,7 @@ class Line(msgspec.Struct, frozen=True):
     """One ledger entry: its seq, what it says, and the text as it was."""
 
     seq: int
-    entry: Entry
+    entry: Entry | Unreadable
     text: bytes
 
 
@@ -137,6 +150,8 @@ def fold(lines: Sequence[Line]) -> Changes:
             case Reject():
                 # Its booking was refused, so nothing of it is here to be changed.
                 raise Orphaned(f"{entry.booking_id} was refused")
+            case Unreadable():
+                raise Orphaned(entry.reason)
             case Edit():
                 changes.edits.append(entry)
                 for change in entry.changes:
@@ -195,9 +210,13 @@ def _add_event(changes: Changes, kind: str, entry: Reserve | Confirm | Cancel | 
     changes.events.append((entry.booking_id, version, kind, _encode(payload)))
 
 
-def decode_line(seq: int, text: bytes) -> Line:
-    """Read one entry; raises msgspec.MsgspecError for what no script of ours wrote."""
-    return Line(seq=seq, entry=decoder.decode(text), text=text)
+def decode_line(seq: int, fields: Mapping[bytes, bytes]) -> Line:
+    """Read one entry of the stream."""
+    text = fields.get(b"e", b"")
+    try:
+        return Line(seq=seq, entry=decoder.decode(text), text=text)
+    except (msgspec.MsgspecError, ValueError) as error:
+        return Line(seq=seq, entry=Unreadable(str(error)), text=text)
 
 
 async def commit_batch(connection: Connection, batch: Batch) -> list[UUID]:
@@ -251,13 +270,20 @@ async def _bury(
         epoch=batch.epoch,
         seq=line.seq,
         booking_id=booking_id,
-        entry=line.text.decode(),
+        entry=_as_json(line),
         sqlstate=sqlstate,
         reason=reason,
         is_returned=isinstance(line.entry, Reject),
     )
     if booking_id is not None:
         rejected[booking_id] = None
+
+
+def _as_json(line: Line) -> str:
+    """The entry as it was; what is not JSON becomes a JSON string without NULs, which Postgres refuses."""
+    if not isinstance(line.entry, Unreadable):
+        return line.text.decode()
+    return _encode(line.text.decode(errors="replace").replace("\0", "\ufffd")).decode()
 
 
 async def _write(connection: Connection, batch: Batch, changes: Changes) -> None:

@@ -21,9 +21,9 @@ from engine.booking import RECORD_FIELDS, items_decoder
 from engine.ids import CellId
 from engine.keys import CellKeys
 from engine.ledger import parse_position
-from engine.scripts import Scripts
 from engine.settings import Settings, project_root
 from engine.status import Status
+from engine.stores import RunScript
 from engine.times import from_ms, to_ms
 
 log = logging.getLogger(__name__)
@@ -47,14 +47,14 @@ class CellBuilder:
         cell_id: CellId,
         connection: asyncpg.Connection,
         client: redis.asyncio.Redis,
-        scripts: Scripts,
+        run: RunScript,
         settings: Settings,
     ) -> None:
         self._cell_id = cell_id
         self._keys = CellKeys(cell_id)
         self._connection = connection
         self._client = client
-        self._scripts = scripts
+        self._run = run
         self._settings = settings
         self._token = secrets.token_hex(16)
 
@@ -129,7 +129,7 @@ class CellBuilder:
         await self._call("build_open", keys, self._token, _json(fields), *[_zone(zone) for zone in zones])
 
     async def _call(self, name: str, keys: list[Any], *arguments: Any) -> None:
-        reply = await self._client.evalsha(self._scripts[name].sha, len(keys), *keys, *arguments)
+        reply = await self._run(name, keys, *arguments)
         if reply[0] != Status.OK:
             raise BuildVoid(f"{self._keys.prefix}: {Status(reply[0]).name}")
 

@@ -15,7 +15,7 @@ Recovery alone loads scripts into Redis: that is the fence (see engine.lift).
 import hashlib
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -30,6 +30,10 @@ _ERROR_LINE = re.compile(r"user_script:(\d+)")
 
 class ScriptError(Exception):
     """A script is not of the form that the loader reads; the message names file and line."""
+
+
+class ScriptFailed(Exception):
+    """A script raised an error; the message names the file and the line in `lua/`."""
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -61,6 +65,11 @@ class Script(msgspec.Struct, frozen=True):
     def takes_more_keys(self) -> bool:
         """Whether the number of KEYS is open."""
         return bool(self.keys) and self.keys[-1][-1] in "*+"
+
+    def check_keys(self, keys: Sequence[object]) -> None:
+        """Raise ScriptError unless the script may be called with so many KEYS."""
+        if len(keys) < self.keys_min or (len(keys) > self.keys_min and not self.takes_more_keys):
+            raise ScriptError(f"{self.name} takes the keys {' '.join(self.keys)}, it was given {len(keys)}")
 
     def locate(self, message: str) -> str:
         """An error message of Redis with bundle lines replaced by file and line."""

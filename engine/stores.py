@@ -1,6 +1,7 @@
 """The stores of one process: opened once, by its composition root."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -10,8 +11,8 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from engine.hotline import HotLine
-from engine.scripts import Scripts
+from engine.hotline import HotLine, RedisReplyError
+from engine.scripts import ScriptFailed, Scripts
 from engine.settings import Settings
 
 CONNECT_TIMEOUT_S = 3
@@ -19,12 +20,18 @@ STATEMENT_TIMEOUT_S = 15
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
 SOCKET_TIMEOUT_S = 5
 HEALTH_CHECK_INTERVAL_S = 5
+RESP_VERSION = 2
+"""The replies of redis-py have another shape with each version of the protocol."""
 REPLICA_TIMEOUT_S = 1
 
 POSTGRES_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 """What a call to Postgres raises while it is away, restarting, or refuses to go on."""
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+
+
+RunScript = Callable[..., Awaitable[Any]]
+"""(name, keys, *arguments) → the script's reply."""
 
 
 class Stores(msgspec.Struct, frozen=True):
@@ -36,6 +43,18 @@ class Stores(msgspec.Struct, frozen=True):
     line: HotLine
     scripts: Scripts
 
+    async def run(self, name: str, keys: Sequence[str], *arguments: str | int) -> Any:
+        """Call a script on the hot line; its reply, a list that begins with the status.
+
+        Raises what HotLine.call raises, and ScriptFailed where the script itself is at fault.
+        """
+        script = self.scripts[name]
+        script.check_keys(keys)
+        try:
+            return await self.line.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        except RedisReplyError as error:
+            raise ScriptFailed(script.locate(str(error))) from None
+
     async def close(self) -> None:
         """Close all connections; returns also when a store is away."""
         await self.line.close()
@@ -44,6 +63,17 @@ class Stores(msgspec.Struct, frozen=True):
             await asyncio.wait_for(self.pool.close(), CONNECT_TIMEOUT_S)
         except TimeoutError:
             self.pool.terminate()
+
+
+def script_runner(client: redis.asyncio.Redis, scripts: Scripts) -> RunScript:
+    """What `Stores.run` is on the hot line, on a redis-py client: recovery keeps to one connection."""
+
+    async def run(name: str, keys: Sequence[str | bytes], *arguments: str | int) -> Any:
+        script = scripts[name]
+        script.check_keys(keys)
+        return await client.evalsha(script.sha, len(keys), *keys, *arguments)
+
+    return run
 
 
 def open_redis(settings: Settings, *, single: bool = False) -> redis.asyncio.Redis:
@@ -56,6 +86,7 @@ def open_redis(settings: Settings, *, single: bool = False) -> redis.asyncio.Red
         socket_timeout=SOCKET_TIMEOUT_S,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),
+        protocol=RESP_VERSION,
         health_check_interval=HEALTH_CHECK_INTERVAL_S,
         single_connection_client=single,
     )

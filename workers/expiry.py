@@ -12,8 +12,9 @@ import time
 
 from engine.errors import RushError
 from engine.ids import CellId
-from engine.keys import CellKeys
+from engine.keys import CellKeys, tag
 from engine.projection import queries
+from engine.scripts import ScriptFailed
 from engine.status import Status
 from engine.stores import POSTGRES_ERRORS, Stores
 from observability.metrics import counter
@@ -61,20 +62,17 @@ class Expiry:
     async def _ask(self, cell_id: CellId) -> tuple[int, float]:
         """Take back one slice of a cell: how many, and the seconds until it is asked again."""
         keys = CellKeys(cell_id)
-        slice_max = self._stores.settings.expiry_slice_max
         try:
-            reply = await self._stores.line.call(
-                "EVALSHA",
-                self._stores.scripts["expire"].sha,
-                4,
-                keys.sale,
-                keys.buyers,
-                keys.ledger,
-                keys.deadlines,
-                slice_max,
+            reply = await self._stores.run(
+                "expire",
+                [keys.sale, keys.buyers, keys.ledger, keys.deadlines],
+                self._stores.settings.expiry_slice_max,
             )
         except RushError:
             return 0, NOT_OPEN_PAUSE_S
+        except ScriptFailed:
+            log.exception("%s cannot be swept", tag(cell_id))
+            return 0, PAUSE_MAX_S
         if reply[0] != Status.OK:
             return 0, NOT_OPEN_PAUSE_S
         _, _, taken_back, next_due_at_ms, now_ms, hold_ttl_ms = reply

@@ -22,6 +22,7 @@ from engine.keys import CellKeys, tag
 from engine.lease import RELAY_LOCKS, Lease
 from engine.ledger import Position, parse_position
 from engine.projection import Batch, Line, StaleOffset, commit_batch, decode_line, queries
+from engine.scripts import ScriptFailed
 from engine.status import Status
 from engine.stores import POSTGRES_ERRORS, Stores
 from observability.metrics import counter, gauge
@@ -38,6 +39,7 @@ BLOCK_MS = 100
 CELLS_INTERVAL_S = 1.0
 SHARDS_INTERVAL_S = 2.0
 RETURN_INTERVAL_S = 5.0
+LAG_INTERVAL_S = 1.0
 TRIM_INTERVAL_S = 10.0
 COMMITS_MAX = 4
 """Cells that are committed at the same time."""
@@ -62,7 +64,7 @@ class Relay:
         self._lease = lease
         self._shards: set[int] = set()
         self._cells: dict[str, _Cell] = {}
-        self._next_s = {"cells": 0.0, "shards": 0.0, "return": 0.0, "trim": 0.0}
+        self._next_s = {"cells": 0.0, "shards": 0.0, "return": 0.0, "lag": 0.0, "trim": 0.0}
         self._commits = asyncio.Semaphore(COMMITS_MAX)
 
     def wake(self) -> None:
@@ -77,6 +79,8 @@ class Relay:
             await self._refresh_cells()
         if self._is_time("return", RETURN_INTERVAL_S):
             await self._return_seats()
+        if self._is_time("lag", LAG_INTERVAL_S):
+            await self._measure_lag()
         if self._is_time("trim", TRIM_INTERVAL_S):
             await self._trim()
         if not self._cells:
@@ -132,11 +136,9 @@ class Relay:
         pipeline.xread(offsets, count=self._stores.settings.relay_batch_entries_max, block=BLOCK_MS)
         pipeline.info("replication")
         streams, info = await pipeline.execute()
-        return list(streams.items() if isinstance(streams, dict) else streams or []), info["master_replid"]
+        return streams or [], info["master_replid"]
 
     async def _carry(self, cell: _Cell, entries: list[Any], replid: str) -> int:
-        if entries and isinstance(entries[0], list) and entries[0] and isinstance(entries[0][0], tuple):
-            entries = entries[0]
         lines = self._dense(cell, entries)
         if replid != cell.replid or not lines:
             # Not the node that recovery opened, or not the entry that comes next.
@@ -153,15 +155,14 @@ class Relay:
                 return 0
         cell.offset = batch.after
         await announce(self._stores.redis, cell.id, batch.before, batch.after, rejected)
-        self._count(cell, batch, len(entries), rejected)
+        self._count(cell, batch, rejected)
         for booking_id in rejected:
             await self._give_back(cell.keys, booking_id)
         return len(lines)
 
-    def _count(self, cell: _Cell, batch: Batch, read: int, rejected: list[UUID]) -> None:
+    def _count(self, cell: _Cell, batch: Batch, rejected: list[UUID]) -> None:
         _entries.inc(len(batch.lines))
         _committed.inc()
-        _lag.set(read - len(batch.lines))
         now_s = time.monotonic()
         if not cell.history or now_s - cell.history[-1][0] >= 1.0:
             cell.history.append((now_s, cell.offset))
@@ -177,7 +178,7 @@ class Relay:
             expected = Position(expected.epoch, expected.seq + 1)
             if parse_position(id_) != expected:
                 break
-            lines.append(decode_line(expected.seq, fields[b"e"]))
+            lines.append(decode_line(expected.seq, fields))
         return lines
 
     async def _reread(self, cell: _Cell) -> bool:
@@ -196,25 +197,28 @@ class Relay:
             return
         if replid == cell.replid:
             log.warning("the ledger of %s does not continue %s: fencing the cell", tag(cell.id), cell.offset)
-            await self._stores.redis.evalsha(self._stores.scripts["fence"].sha, 1, cell.keys.sale)
+            await self._stores.run("fence", [cell.keys.sale])
         await self._stores.pool.execute("SELECT pg_notify($1, $2)", RECOVERY_CHANNEL, tag(cell.id))
         await asyncio.sleep(BLOCK_MS / 1000)
 
     async def _give_back(self, cell_keys: CellKeys, booking_id: UUID) -> None:
         """Return a refused booking's seats; what fails here is tried again."""
         try:
-            reply = await self._stores.line.call(
-                "EVALSHA",
-                self._stores.scripts["reject"].sha,
-                5,
-                cell_keys.sale,
-                cell_keys.buyers,
-                cell_keys.ledger,
-                cell_keys.deadlines,
-                cell_keys.booking(booking_id),
+            reply = await self._stores.run(
+                "reject",
+                [
+                    cell_keys.sale,
+                    cell_keys.buyers,
+                    cell_keys.ledger,
+                    cell_keys.deadlines,
+                    cell_keys.booking(booking_id),
+                ],
                 str(booking_id),
             )
         except RushError:
+            return
+        except ScriptFailed:
+            log.exception("the seats of %s cannot be given back", booking_id)
             return
         if reply[0] != Status.NOT_OPEN:
             await queries.mark_returned(self._stores.pool, booking_id=booking_id)
@@ -226,6 +230,18 @@ class Relay:
             cell = self._cells.get(CellKeys(CellId(row["event_ref"], row["cell"])).ledger)
             if cell is not None:
                 await self._give_back(cell.keys, row["booking_id"])
+
+    async def _measure_lag(self) -> None:
+        """How many entries Postgres is behind, over all cells of this relay."""
+        pipeline = self._stores.redis.pipeline(transaction=False)
+        cells = list(self._cells.values())
+        for cell in cells:
+            pipeline.hmget(cell.keys.sale, "epoch", "seq")
+        lag = 0
+        for cell, (epoch, seq) in zip(cells, await pipeline.execute(), strict=True):
+            if epoch is not None and int(epoch) == cell.offset.epoch:
+                lag += int(seq) - cell.offset.seq
+        _lag.set(lag)
 
     async def _trim(self) -> None:
         """Shorten the ledgers up to what has been durable for a while."""
