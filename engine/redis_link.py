@@ -39,10 +39,6 @@ class RedisReplyError(Exception):
     """An error reply that says more about the command than about the server."""
 
 
-class _Demoted(StoreUnavailable):
-    """A store is away, nothing was done"""
-
-
 class Owner(Protocol):
     """Who is told that a connection may not be used any more. It is told once."""
 
@@ -61,8 +57,6 @@ def reply_error(text: str) -> Exception:
     error: RushError
     if word == "NOSCRIPT":
         error = Fenced()
-    elif word == "READONLY":
-        error = _Demoted()
     elif word in _NOTHING_WAS_DONE:
         error = StoreUnavailable()
     else:
@@ -259,7 +253,7 @@ class RedisLink(asyncio.Protocol):
 
     def _refused(self, future: asyncio.Future[Any], error: Exception) -> None:
         _fail((future,), lambda: error)
-        if isinstance(error, _Demoted):
+        if isinstance(error, StoreUnavailable) and error.__notes__[0].startswith("READONLY"):
             self._retire()
 
     def _settle(self, replicas: Any) -> None:

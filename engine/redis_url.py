@@ -55,7 +55,7 @@ def parse_redis_url(url: str) -> RedisAddress:
     password = unquote(parts.password) if parts.password else None
     database = options.pop("db", None)
     if parts.scheme == "unix":
-        password = options.pop("password", None) or password
+        password = password or options.pop("password", None)
         if not parts.path:
             raise ValueError("the Redis URL names no socket: unix:///path/to/socket")
         return RedisAddress(
