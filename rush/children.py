@@ -18,12 +18,16 @@ PROCESS_STOP_TIMEOUT_S = 10.0
 HEALTH_TIMEOUT_S = 1.0
 _REDIS_STAMP = re.compile(r"^\d+:\w+ \d+ \w+ \d+ [\d:.]+ [#*.-] |^\d+:signal-handler \(\d+\) ")
 _POSTGRES_STAMP = re.compile(r"^LOG:  ")
+_IDLE_TALK = re.compile(
+    r"database \"rush\" does not exist|logical replication launcher|aborting any active trans"
+)
+"""What a store says at every start or stop and nobody needs; the first is how migrations learn it."""
 
 
 def tidy_store_line(line: str) -> str | None:
-    """A line of a store's log without the stamp that the reader has already; None for an empty one."""
+    """A line of a store's log without its stamp; None for one that says nothing."""
     line = _REDIS_STAMP.sub("", _POSTGRES_STAMP.sub("", line)).strip()
-    return line or None
+    return None if not line or _IDLE_TALK.search(line) else line
 
 
 def store_child(store: Store) -> Child:

@@ -74,7 +74,13 @@ async def test_the_wait_between_restarts_grows(
     supervisor: Supervisor, output: io.StringIO, tmp_path: Path
 ) -> None:
     mark = tmp_path / "mark"
-    once_well = f"import os, time; p = {str(mark)!r}; e = os.path.exists(p); open(p, 'w'); e or time.sleep(0.3); 1 / 0"
+    once_well = f"""
+import os, time
+if not os.path.exists({str(mark)!r}):
+    open({str(mark)!r}, "w").close()
+    time.sleep(0.3)
+raise SystemExit(1)
+"""
     await supervisor.start(Child("weak", python(once_well)))
     await until(lambda: "again in 0.8 s" in output.getvalue())
     assert "again in 0.2 s" in output.getvalue()
