@@ -73,17 +73,18 @@ class CatalogueEditor:
         async with self._pool.acquire() as connection, connection.transaction():
             row = await lock_own_event(connection, actor, event_id)
             check_editable(row["status"])
-            columns = changed_columns(row, change)
+            columns = changed_columns(dict(row), change)
             await _check_currency(connection, row, columns["currency"])
             if change.category is not UNSET:
                 columns["category_id"] = await _category_id(connection, change.category)
+            edit = sale_edit(dict(row), columns)
+            # The cell is locked before a key of the event: the relay has them in this order.
+            if edit is not None and row["status"] in ON_SALE:
+                await self._edits.record(connection, event_id, Intent(sale=edit), actor.sub)
             try:
                 await queries.update_event(connection, id=event_id, **columns)
             except asyncpg.UniqueViolationError:
                 raise _slug_taken(columns["slug"]) from None
-            edit = sale_edit(row, columns)
-            if edit is not None and row["status"] in ON_SALE:
-                await self._edits.record(connection, event_id, Intent(sale=edit), actor.sub)
         await self.settle(event_id, row["status"])
 
     async def delete_event(self, actor: Claims, event_id: UUID) -> None:
@@ -174,11 +175,12 @@ class CatalogueEditor:
             row = await lock_own_event(connection, actor, event_id)
             zone = await _find_zone(connection, zone_id)
             columns = zone_columns(zone, change, row["currency"])
-            await queries.update_zone(connection, zone_id=zone_id, **columns)
             price_minor, max_per_order = columns["price_minor"], columns["max_per_order"]
+            # The cell is locked before the zone, as the relay does it: the other way round they deadlock.
             if (price_minor, max_per_order) != (zone.price_minor, zone.max_per_order):
                 edit = ZoneEdit(zone_id, price_minor=price_minor, max_per_order=max_per_order)
                 await self._edits.record(connection, event_id, Intent(zones=[edit]), actor.sub)
+            await queries.update_zone(connection, zone_id=zone_id, **columns)
         await self.settle(event_id, row["status"])
 
     async def settle(self, event_id: UUID, status: str) -> None:

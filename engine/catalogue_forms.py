@@ -4,6 +4,7 @@ The bounds stand in the types, so they are checked where the values are decoded 
 schema. In a change, UNSET leaves as it is and None clears.
 """
 
+import itertools
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -162,7 +163,7 @@ def check_waiting_room(waiting_room: object) -> None:
 
 def check_refund_policy(policy: tuple[RefundStep, ...]) -> None:
     """Raise ValidationFailed unless the steps come in order, fewer days never giving more."""
-    for i, (earlier, later) in enumerate(zip(policy, policy[1:], strict=False)):
+    for i, (earlier, later) in enumerate(itertools.pairwise(policy)):
         if later.days_before >= earlier.days_before or later.percent > earlier.percent:
             raise ValidationFailed(
                 f"refund_policy[{i + 1}]",

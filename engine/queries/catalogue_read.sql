@@ -1,4 +1,4 @@
--- name: list_public_events
+-- name: list_public_events(pattern, category_slug, date_from, date_to, rows_max, rows_skipped)
 -- A page of the published events that fit, newest first, each with the number of all that fit.
 SELECT e.*, c.name AS category, count(*) OVER () AS total
 FROM events e LEFT JOIN categories c ON c.id = e.category_id
@@ -17,7 +17,7 @@ WHERE e.status = 'published'
 ORDER BY e.created_at DESC, e.id
 LIMIT :rows_max OFFSET :rows_skipped;
 
--- name: list_organizer_events
+-- name: list_organizer_events(is_admin, tenant_id, user_id, rows_max, rows_skipped)
 -- A page of what an organizer may edit, drafts too, newest first, each with the number of all.
 SELECT e.*, c.name AS category, count(*) OVER () AS total
 FROM events e LEFT JOIN categories c ON c.id = e.category_id
@@ -27,33 +27,33 @@ WHERE :is_admin::boolean
 ORDER BY e.created_at DESC, e.id
 LIMIT :rows_max OFFSET :rows_skipped;
 
--- name: find_event^
+-- name: find_event(event_id, slug)^
 -- An event by its id or by its slug.
 SELECT e.*, c.name AS category
 FROM events e LEFT JOIN categories c ON c.id = e.category_id
 WHERE e.id = :event_id::uuid OR e.slug = :slug::text;
 
--- name: find_event_of_show^
+-- name: find_event_of_show(show_id)^
 -- The event that a show belongs to.
 SELECT e.*, c.name AS category
 FROM events e LEFT JOIN categories c ON c.id = e.category_id
 WHERE e.id = (SELECT s.event_id FROM shows s WHERE s.id = :show_id);
 
--- name: list_shows_of_events
+-- name: list_shows_of_events(event_ids)
 -- All shows of some events, in the order in which they were made.
 SELECT s.id, s.event_id, s.show_date, s.status
 FROM shows s
 WHERE s.event_id = ANY (:event_ids::uuid[])
 ORDER BY s.created_at, s.id;
 
--- name: list_zones_of_events
+-- name: list_zones_of_events(event_ids)
 -- All zones of some events, in the order in which they were made.
 SELECT z.*
 FROM seat_zones z
 WHERE z.event_id = ANY (:event_ids::uuid[])
 ORDER BY z.created_at, z.id;
 
--- name: list_shows
+-- name: list_shows(event_id, rows_max, rows_skipped)
 -- A page of an event's shows, newest first, each with the number of all.
 SELECT s.id, s.event_id, s.show_date, s.status, count(*) OVER () AS total
 FROM shows s
@@ -61,14 +61,14 @@ WHERE s.event_id = :event_id
 ORDER BY s.created_at DESC, s.id
 LIMIT :rows_max OFFSET :rows_skipped;
 
--- name: list_zones_of_shows
+-- name: list_zones_of_shows(show_ids)
 -- All zones of some shows, in the order in which they were made.
 SELECT z.*
 FROM seat_zones z
 WHERE z.show_id = ANY (:show_ids::uuid[])
 ORDER BY z.created_at, z.id;
 
--- name: list_zones
+-- name: list_zones(show_id, rows_max, rows_skipped)
 -- A page of a show's zones, newest first, each with the number of all.
 SELECT z.*, count(*) OVER () AS total
 FROM seat_zones z
@@ -76,13 +76,13 @@ WHERE z.show_id = :show_id
 ORDER BY z.created_at DESC, z.id
 LIMIT :rows_max OFFSET :rows_skipped;
 
--- name: list_categories
+-- name: list_categories(rows_max, rows_skipped)
 -- A page of the categories, newest first, each with the number of all.
 SELECT c.id, c.name, c.slug, count(*) OVER () AS total
 FROM categories c
 ORDER BY c.created_at DESC, c.id
 LIMIT :rows_max OFFSET :rows_skipped;
 
--- name: is_cell_closed$
+-- name: is_cell_closed(event_id)$
 -- Whether an event's cell was closed: its counters in Postgres are the last ones then.
 SELECT EXISTS (SELECT FROM cells c WHERE c.event_id = :event_id AND c.closed_at IS NOT NULL);
