@@ -1,0 +1,350 @@
+"""A cell that tests drive by hand: opened through the real build scripts, every verb a typed call.
+
+The clock stands still. A cell's time never runs behind the one that is stored in `sale`, so a stored time
+far in the future is what every script sees, and `forward` is the only thing that moves it. What a script
+does at a deadline can so be tested to the millisecond, without waiting.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import fakeredis
+import redis
+
+from engine import ids
+from engine.keys import CellKeys
+from engine.scripts import Scripts
+from engine.status import Status
+
+START_MS = 4_000_000_000_000
+"""When every test begins: in 2096, in front of every clock that runs."""
+HOLD_TTL_MS = 60_000
+RATE_INTERVAL_MS = 1_000
+RATE_BURST = 1_000
+"""So wide that only tests which ask for less meet it."""
+DUE_MAX = 4
+
+_numbers = itertools.count(1)
+
+Dump = dict[str, Any]
+
+
+class Answer(NamedTuple):
+    """What a script answered: `[status, at, *detail]`."""
+
+    status: Status
+    at: str
+    detail: tuple[Any, ...] = ()
+
+
+class Backend:
+    """A server with the scripts loaded: a real one (`#!lua`), or fakeredis, which does not know that line."""
+
+    def __init__(self, client: redis.Redis, scripts: Scripts | None = None) -> None:
+        self.client = client
+        self.scripts = scripts or Scripts()
+        self.is_real = not isinstance(client, fakeredis.FakeRedis)
+        self._shas = {
+            name: client.script_load(script.source if self.is_real else script.source_plain)
+            for name, script in self.scripts.items()
+        }
+
+    def call(self, name: str, keys: Sequence[str], *arguments: Any) -> list[Any]:
+        """The raw reply of one script; an error of Lua names its source file."""
+        try:
+            reply: list[Any] = self.client.evalsha(self._shas[name], len(keys), *keys, *arguments)
+        except redis.ResponseError as error:
+            raise redis.ResponseError(self.scripts[name].locate(str(error))) from None
+        return reply
+
+
+def fake_backend(scripts: Scripts | None = None) -> Backend:
+    """A fakeredis of its own."""
+    return Backend(fakeredis.FakeRedis(version=(7,)), scripts)
+
+
+class Zone(NamedTuple):
+    """A zone as a test sets it up."""
+
+    capacity: int = 10
+    price_minor: int = 0
+    max_per_order: int = 8
+    blocked: int = 0
+    show: int = 0
+    """Number of the show that it belongs to."""
+
+
+class Cell:
+    """One cell of its own on a backend."""
+
+    def __init__(
+        self, backend: Backend, zones: Sequence[Zone] = (Zone(),), *, start_ms: int = START_MS, **sale: Any
+    ) -> None:
+        self.backend = backend
+        self.client = backend.client
+        self.id = ids.CellId(next(_numbers), 0)
+        self.keys = CellKeys(self.id)
+        self.shows = [self.new_id() for _ in range(1 + max((zone.show for zone in zones), default=0))]
+        self.zones = [self.new_id() for _ in zones]
+        defaults = {
+            "epoch": 1,
+            "version": 0,
+            "status": "published",
+            "sale_start_at_ms": 0,
+            "sale_end_at_ms": 0,
+            "max_per_user": 8,
+            "hold_ttl_ms": HOLD_TTL_MS,
+            "currency": "GBP",
+            "secret": "5ec2e7",
+            "ledger_max": 1_000_000,
+            "zones": " ".join(self.zones),
+        }
+        assert self.build_begin("token").status == Status.OK
+        rows = {
+            zone_id: {
+                "show": self.shows[zone.show],
+                "kind": "counted",
+                "price_minor": zone.price_minor,
+                "max_per_order": zone.max_per_order,
+                "capacity": zone.capacity,
+                "available": zone.capacity - zone.blocked,
+                "reserved": 0,
+                "confirmed": 0,
+                "blocked": zone.blocked,
+            }
+            for zone_id, zone in zip(self.zones, zones, strict=True)
+        }
+        assert self.build_open("token", defaults | sale, rows).status == Status.OK
+        self.set_time(start_ms)
+
+    def remove(self) -> None:
+        """Take all of it out of the server."""
+        for name in self.key_names():
+            self.client.delete(name)
+
+    # --- ids
+
+    def new_id(self) -> str:
+        """A fresh id of this cell: of a show, a zone or a booking."""
+        return str(ids.make_id(*self.id, next(_numbers)))
+
+    @staticmethod
+    def new_user() -> str:
+        """A fresh user."""
+        return f"{next(_numbers):08x}-0000-4000-8000-000000000000"
+
+    # --- the clock
+
+    def set_time(self, at_ms: int) -> None:
+        """What time it is in the cell."""
+        self.client.hset(self.keys.sale, "time_ms", at_ms)
+
+    @property
+    def now_ms(self) -> int:
+        """The time that is stored in the cell."""
+        return int(self.client.hget(self.keys.sale, "time_ms") or 0)
+
+    def forward(self, ms: int) -> int:
+        """Move the clock; what it says then."""
+        at_ms = self.now_ms + ms
+        self.set_time(at_ms)
+        return at_ms
+
+    # --- the verbs
+
+    def _call(self, name: str, keys: Sequence[str], *arguments: Any) -> Answer:
+        status, *rest = self.backend.call(name, keys, *arguments)
+        at = rest.pop(0).decode() if rest else ""
+        return Answer(Status(status), at, tuple(rest))
+
+    def reserve(
+        self,
+        user: str,
+        items: Sequence[tuple[str, int] | tuple[str, int, str]],
+        *,
+        booking: str | None = None,
+        fingerprint: str | None = None,
+        rate: tuple[int, int] = (RATE_INTERVAL_MS, RATE_BURST),
+        due_max: int = DUE_MAX,
+    ) -> tuple[str, Answer]:
+        """Reserve items (zone, quantity[, show]); the booking's id and the answer.
+
+        A `fingerprint` says that the request carried an Idempotency-Key; `booking` is then what the key
+        leads to.
+        """
+        booking = booking or self.new_id()
+        keys = [self.keys.sale, self.keys.buyers, self.keys.ledger, self.keys.deadlines]
+        keys += [
+            self.keys.rate(user),
+            self.keys.booking(booking),
+            *[self.keys.zone(item[0]) for item in items],
+        ]
+        triples = [(item[0], item[2] if len(item) > 2 else "", item[1]) for item in items]
+        flat = [value for triple in triples for value in triple]
+        return booking, self._call("reserve", keys, booking, user, fingerprint or "", *rate, due_max, *flat)
+
+    def hold(self, user: str, quantity: int = 1, zone: int = 0, **options: Any) -> str:
+        """Reserve so many of one zone, which must succeed; the booking's id."""
+        booking, answer = self.reserve(user, [(self.zones[zone], quantity)], **options)
+        assert answer.status == Status.OK, answer
+        return booking
+
+    def confirm(self, user: str, booking: str, *, code: str = "CODE", paid: bool = False) -> Answer:
+        """Confirm a booking."""
+        keys = [self.keys.sale, self.keys.ledger, self.keys.deadlines, self.keys.booking(booking)]
+        return self._call("confirm", keys, booking, user, code, int(paid))
+
+    def _returning_keys(self, booking: str) -> list[str]:
+        keys = self.keys
+        return [keys.sale, keys.buyers, keys.ledger, keys.deadlines, keys.booking(booking)]
+
+    def cancel(self, user: str, booking: str) -> Answer:
+        """Cancel a booking."""
+        return self._call("cancel", self._returning_keys(booking), booking, user)
+
+    def reject(self, booking: str) -> Answer:
+        """Give back what Postgres refused."""
+        return self._call("reject", self._returning_keys(booking), booking)
+
+    def expire(self, due_max: int = 100) -> Answer:
+        """Take back due holds."""
+        keys = [self.keys.sale, self.keys.buyers, self.keys.ledger, self.keys.deadlines]
+        return self._call("expire", keys, due_max)
+
+    def edit(self, version: int, intent: dict[str, Any]) -> Answer:
+        """Apply an intent."""
+        keys = [self.keys.sale, self.keys.ledger]
+        keys += [self.keys.zone(wish["zone_id"]) for wish in intent.get("zones", [])]
+        return self._call("edit", keys, version, json.dumps(intent))
+
+    # --- recovery
+
+    def fence(self) -> Answer:
+        """Close the cell, everything in it as it is."""
+        return self._call("fence", [self.keys.sale])
+
+    def open(self, expected_epoch: int, expected_seq: int, new_epoch: int) -> Answer:
+        """Begin a new epoch."""
+        keys = [self.keys.sale, self.keys.ledger]
+        return self._call("open", keys, expected_epoch, expected_seq, new_epoch)
+
+    def build_begin(self, token: str) -> Answer:
+        """Begin a rebuild."""
+        return self._call("build_begin", [self.keys.sale, self.keys.build], token)
+
+    def build_wipe(self, token: str, names: Sequence[str]) -> Answer:
+        """Remove keys."""
+        return self._call("build_wipe", [self.keys.build, *names], token)
+
+    def build_load(self, token: str, records: dict[str, dict[str, Any]]) -> Answer:
+        """Put bookings back: id → fields."""
+        keys = [self.keys.build, self.keys.buyers, self.keys.deadlines]
+        keys += [self.keys.booking(booking) for booking in records]
+        return self._call("build_load", keys, token, *[_json(record) for record in records.values()])
+
+    def build_open(self, token: str, sale: dict[str, Any], zones: dict[str, dict[str, Any]]) -> Answer:
+        """Put the zones back and open the cell."""
+        keys = [self.keys.build, self.keys.sale, self.keys.ledger]
+        keys += [self.keys.zone(zone_id) for zone_id in zones]
+        return self._call("build_open", keys, token, _json(sale), *[_json(zone) for zone in zones.values()])
+
+    # --- looking
+
+    def key_names(self) -> list[str]:
+        """Every key of the cell, whole."""
+        return sorted(
+            key.decode() for key in self.client.scan_iter(match=self.keys.prefix + "*", count=10_000)
+        )
+
+    def dump(self, *, rates: bool = True) -> Dump:
+        """All that the server holds of the cell, keys without their prefix, numbers still as text.
+
+        A booking that will be forgotten has the field `ttl_s`; the rate limits can be left out.
+        """
+        names = self.key_names()
+        pipeline = self.client.pipeline(transaction=False)
+        for name in names:
+            match name.removeprefix(self.keys.prefix).partition(":")[0]:
+                case "sale" | "zone" | "buyers" | "booking":
+                    pipeline.hgetall(name)
+                case "deadlines":
+                    pipeline.zrange(name, 0, -1)
+                case "ledger":
+                    pipeline.xrange(name)
+                case _:
+                    pipeline.get(name)
+            pipeline.ttl(name)
+        replies = pipeline.execute()
+        dump = {}
+        for number, name in enumerate(names):
+            short = name.removeprefix(self.keys.prefix)
+            value, ttl_s = _plain(replies[2 * number]), replies[2 * number + 1]
+            if short.startswith("booking:") and ttl_s > 0:
+                value["ttl_s"] = ttl_s
+            if rates or not short.startswith("rate:"):
+                dump[short] = value
+        return dump
+
+    def hash(self, name: str) -> dict[str, str]:
+        """One hash of the cell, by its name without the prefix."""
+        return {
+            field.decode(): value.decode()
+            for field, value in self.client.hgetall(self.keys.prefix + name).items()
+        }
+
+    def booking(self, booking: str) -> dict[str, str]:
+        """One booking's record."""
+        return self.hash(f"booking:{booking}")
+
+    def counters(self, zone: int = 0) -> tuple[int, int, int, int, int]:
+        """Capacity, available, reserved, confirmed and blocked of a zone."""
+        fields = self.hash(f"zone:{self.zones[zone]}")
+        capacity, available, reserved, confirmed, blocked = (
+            int(fields[name]) for name in ("capacity", "available", "reserved", "confirmed", "blocked")
+        )
+        return capacity, available, reserved, confirmed, blocked
+
+    def ledger(self) -> list[tuple[str, list[Any]]]:
+        """The whole ledger: id and entry."""
+        return [
+            (entry_id.decode(), json.loads(fields[b"e"]))
+            for entry_id, fields in self.client.xrange(self.keys.ledger)
+        ]
+
+    def assert_adds_up(self) -> None:
+        """Invariants 1 and 2: every zone adds up, and buyers is the sum over the living bookings."""
+        dump = self.dump()
+        held: dict[str, int] = {}
+        for name, value in dump.items():
+            if name.startswith("zone:"):
+                numbers = [int(value[part]) for part in ("available", "reserved", "confirmed", "blocked")]
+                assert sum(numbers) == int(value["capacity"]), value
+                assert min(numbers) >= 0, value
+            if name.startswith("booking:") and value["status"] in ("reserved", "confirmed"):
+                held[value["user"]] = held.get(value["user"], 0) + int(value["quantity"])
+        assert held == {user: int(units) for user, units in dump.get("buyers", {}).items()}
+
+
+def digest(text: str) -> str:
+    """32 hex digits, as a request's fingerprint has."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _json(fields: dict[str, Any]) -> str:
+    """The fields as recovery sends them: all values as text."""
+    return json.dumps({name: str(value) for name, value in fields.items()})
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case bytes():
+            return value.decode()
+        case dict():
+            return {_plain(name): _plain(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_plain(each) for each in value]
+        case _:
+            return value

@@ -1,0 +1,31 @@
+"""Cells on both backends: the real server, and fakeredis."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+import redis
+
+from tests.lua.cellkit import Backend, Cell, fake_backend
+
+
+@pytest.fixture
+def real_backend(redis_url: str) -> Iterator[Backend]:
+    """The scripts on the shared real server, which is empty otherwise."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield Backend(client)
+
+
+@pytest.fixture(params=["real", "fake"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each test runs on both."""
+    if request.param == "fake":
+        return fake_backend()
+    real: Backend = request.getfixturevalue("real_backend")
+    return real
+
+
+@pytest.fixture
+def new_cell(backend: Backend) -> Callable[..., Cell]:
+    """`new_cell([Zone(...), ...], **fields of sale)`."""
+    return partial(Cell, backend)
