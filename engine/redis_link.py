@@ -223,6 +223,8 @@ class RedisLink(asyncio.Protocol):
 
     def drop(self, reason: str) -> None:
         """End the connection now: what was written is unknown, what was not has not been done."""
+        fresh, self.fresh, self.packed = self.fresh, [], []
+        _fail(fresh, StoreUnavailable)
         if self._ended:
             return
         self._ended = True
@@ -230,13 +232,10 @@ class RedisLink(asyncio.Protocol):
             self._owner.link_lost(self, reason)
         if self._timer is not None:
             self._timer.cancel()
-        held, self._held = self._held, []
-        pending = list(self.pending)
+        _fail((future for future, _ in self._held), OutcomeUnknown)
+        _fail(self.pending, OutcomeUnknown)
+        self._held.clear()
         self.pending.clear()
-        fresh, self.fresh, self.packed = self.fresh, [], []
-        _fail((future for future, _ in held), OutcomeUnknown)
-        _fail(pending, OutcomeUnknown)
-        _fail(fresh, StoreUnavailable)
         if self._transport is not None:
             self._transport.abort()
 

@@ -202,6 +202,18 @@ async def test_a_transport_that_closes_before_the_tick_ends_takes_nothing(
     assert server.commands == []
 
 
+async def test_a_call_on_a_connection_that_has_ended_fails_with_the_tick(
+    server: ScriptedRedis, connect: Connect
+) -> None:
+    # As when the server hangs up before the greeting is sent.
+    link = link_of(await connect())
+    link.drop("the test says so")
+    future = link.submit(b"*1\r\n$1\r\nX\r\n")
+    await asyncio.sleep(0)
+    assert future.done()
+    assert await outcome(future) is StoreUnavailable
+
+
 async def test_a_call_while_the_line_is_down_is_refused_at_once(
     server: ScriptedRedis, connect: Connect
 ) -> None:
