@@ -59,7 +59,9 @@ check: install-test ## format, lint, types, import directions, Lua, compose file
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@if command -v luacheck >/dev/null; then luacheck --quiet lua; else echo "luacheck is not installed: skipped"; fi
-	@if command -v docker-compose >/dev/null; then docker-compose --file docker-compose.yml config --quiet && echo "docker-compose.yml is valid"; \
+	@if command -v docker-compose >/dev/null; then \
+		RUSH_JWT_SECRET=x POSTGRES_PASSWORD=x REDIS_PASSWORD=x GRAFANA_PASSWORD=x docker-compose config --quiet \
+		&& echo "docker-compose.yml is valid"; \
 	else echo "docker-compose is not installed: skipped"; fi
 
 format: install-test ## put the code into the house format

@@ -14,7 +14,8 @@ from rush.store import Store, launched
 from rush.supervisor import Child
 
 STORE_STOP_TIMEOUT_S = 30.0
-PROCESS_STOP_TIMEOUT_S = 10.0
+PROCESS_STOP_TIMEOUT_S = 15.0
+"""More than a gateway takes to finish what it is answering."""
 HEALTH_TIMEOUT_S = 1.0
 _REDIS_STAMP = re.compile(r"^\d+:\w+ \d+ \w+ \d+ [\d:.]+ [#*.-] |^\d+:signal-handler \(\d+\) ")
 _POSTGRES_STAMP = re.compile(r"^LOG:  ")
@@ -77,7 +78,7 @@ def _ours(
 
     return Child(
         name=name,
-        command=lambda: launched([sys.executable, "-m", "rush", *arguments]),
+        command=lambda: launched([sys.executable, "-m", "rush", *arguments, "--as", name]),
         environment=environment,
         stop_timeout_s=PROCESS_STOP_TIMEOUT_S,
         is_ready=ask,
@@ -94,7 +95,7 @@ def address(settings: Settings) -> str:
 def gateway_children(settings: Settings, metrics: Path | None) -> list[Child]:
     """The gateway processes, all on one port."""
     health = address(settings) + "/healthz"
-    arguments = ["serve", "--processes", "1", "--in-concert"]
+    arguments = ["serve", "--processes", "1"]
     return [
         _ours(f"gateway-{number}", arguments, settings, metrics, lambda: get_status(health) == 200)
         for number in range(1, settings.gateway_processes + 1)
@@ -103,4 +104,4 @@ def gateway_children(settings: Settings, metrics: Path | None) -> list[Child]:
 
 def workers_child(settings: Settings, metrics: Path | None) -> Child:
     """All workers, in one process."""
-    return _ours("workers", ["work", "--in-concert"], settings, metrics)
+    return _ours("workers", ["work"], settings, metrics)

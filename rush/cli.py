@@ -21,9 +21,15 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
-def _set_up_logs(settings: Settings, process: str) -> None:
-    as_json = settings.is_production and not sys.stderr.isatty()
-    set_up_logs(settings.log_level, process=process, as_json=as_json)
+def _is_json(settings: Settings) -> bool:
+    return settings.is_production and not sys.stderr.isatty()
+
+
+def _set_up_logs(settings: Settings, process: str, *, child: str | None = None) -> None:
+    """`child` is the name that a supervisor gave us; it puts it in front of readable lines itself."""
+    as_json = _is_json(settings)
+    name = process if child is None else child if as_json else ""
+    set_up_logs(settings.log_level, process=name, as_json=as_json)
 
 
 def _up(arguments: argparse.Namespace) -> int:
@@ -46,29 +52,43 @@ def _serve(arguments: argparse.Namespace) -> int:
     settings = msgspec.structs.replace(
         settings, **{name: value for name, value in chosen.items() if value is not None}
     )
-    _set_up_logs(settings, "" if arguments.in_concert else "gateway")
+    _set_up_logs(settings, "gateway", child=arguments.child)
     if settings.gateway_processes > 1:
         from rush.serve import ServeError, serve
 
         try:
-            asyncio.run(serve(settings))
+            asyncio.run(serve(settings, is_plain=_is_json(settings)))
         except ServeError as error:
             return _fail(str(error), EXIT_FAILED)
         return 0
     from gateway.server import run
 
-    run(settings, port=settings.port)
+    try:
+        run(settings, port=settings.port)
+    except OSError as error:
+        return _fail(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}", EXIT_FAILED)
     return 0
 
 
 def _work(arguments: argparse.Namespace) -> int:
     settings = load_settings()
-    _set_up_logs(settings, "" if arguments.in_concert else "workers")
+    _set_up_logs(settings, "workers", child=arguments.child)
     from workers.runner import WORKERS, run
 
     unknown = [name for name in arguments.names if name not in WORKERS]
     if unknown:
         return _fail(f"there is no worker {unknown[0]!r}; there are: {', '.join(WORKERS)}", EXIT_USAGE)
+    if arguments.metrics_port:
+        from prometheus_client import start_http_server
+
+        from observability.metrics import REGISTRY
+
+        try:
+            start_http_server(arguments.metrics_port, settings.host, REGISTRY)
+        except OSError as error:
+            return _fail(
+                f"cannot serve metrics on port {arguments.metrics_port}: {error.strerror}", EXIT_FAILED
+            )
     run(settings, arguments.names)
     return 0
 
@@ -136,11 +156,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--processes", type=_count, metavar="N", help="how many share it (RUSH_GATEWAY_PROCESSES, 1)"
     )
-    serve.add_argument("--in-concert", action="store_true", help=argparse.SUPPRESS)
+    serve.add_argument("--as", dest="child", help=argparse.SUPPRESS)
 
     work = add("work", _work, "run workers in one process: recovery, relay, expiry, publisher")
     work.add_argument("names", nargs="*", metavar="NAME", help="which ones; all when none is named")
-    work.add_argument("--in-concert", action="store_true", help=argparse.SUPPRESS)
+    work.add_argument("--metrics-port", type=_port, help="serve /metrics on this port; nothing without it")
+    work.add_argument("--as", dest="child", help=argparse.SUPPRESS)
 
     migrate = add("migrate", _migrate, "create the database if it is missing and bring it up to date")
     migrate.add_argument("--wait-s", type=float, default=30.0, help="how long to wait for Postgres (30)")

@@ -16,8 +16,10 @@ _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 class Console:
     """Writes lines to one stream; colours only where that is a terminal. A reader who left is no error."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, *, is_plain: bool = False) -> None:
         self._stream = stream or sys.stdout
+        self._is_plain = is_plain
+        """Pass lines on as they are: they are JSON and say themselves whose they are."""
         self._is_terminal = self._stream.isatty()
         self._colours = itertools.cycle(_COLOURS)
         self._colour_of: dict[str, int] = {}
@@ -39,6 +41,9 @@ class Console:
     def line(self, name: str, text: str) -> None:
         """A line that the process `name` printed."""
         text = _CONTROL.sub("", text)
+        if self._is_plain and text.startswith("{"):
+            self._write(text)
+            return
         if not self._is_terminal:
             self._write(f"{name:<{_NAME_WIDTH}} | {text}")
             return

@@ -18,15 +18,18 @@ class ServeError(Exception):
     """The gateways do not come up; the message says why."""
 
 
-async def serve(settings: Settings) -> None:
-    """Run `settings.gateway_processes` gateways on one port until SIGINT or SIGTERM; raises ServeError."""
+async def serve(settings: Settings, *, is_plain: bool = False) -> None:
+    """Run `settings.gateway_processes` gateways on one port until SIGINT or SIGTERM; raises ServeError.
+
+    `is_plain`: their lines are JSON, to be passed on as they are.
+    """
     if not is_port_free(settings.port, settings.host):
         raise ServeError(f"port {settings.port} on {settings.host} is taken")
     folder = Path(settings.data_dir) / f"serve-{settings.port}"
     children = gateway_children(
         msgspec.structs.replace(settings, data_dir=str(folder.absolute())), fresh_metrics_folder(folder)
     )
-    supervisor = Supervisor(Console())
+    supervisor = Supervisor(Console(is_plain=is_plain))
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
