@@ -13,6 +13,8 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then
     return { status.BUILD_VOID }
 end
 
+-- Nothing above this line writes; nothing below it can refuse.
+
 local function write(key, text, more)
     local fields = more
     for name, value in pairs(cjson.decode(text)) do
@@ -21,8 +23,6 @@ local function write(key, text, more)
     end
     redis.call('HSET', key, unpack(fields))
 end
-
--- Nothing above this line writes; nothing below it can refuse.
 
 local now_ms = clock.now_ms()
 redis.call('XADD', KEYS[3], cjson.decode(ARGV[2]).epoch .. '-0', 'e', string.format('["open",%.0f]', now_ms))
