@@ -5,6 +5,7 @@ far in the future is what every script sees, and `forward` is the only thing tha
 does at a deadline can so be tested to the millisecond, without waiting.
 """
 
+import functools
 import hashlib
 import itertools
 import json
@@ -32,6 +33,9 @@ _numbers = itertools.count(1)
 Dump = dict[str, Any]
 
 
+product_scripts = functools.cache(Scripts)
+
+
 class Answer(NamedTuple):
     """What a script answered: `[status, at, *detail]`."""
 
@@ -45,7 +49,7 @@ class Backend:
 
     def __init__(self, client: redis.Redis, scripts: Scripts | None = None) -> None:
         self.client = client
-        self.scripts = scripts or Scripts()
+        self.scripts = scripts or product_scripts()
         self.is_real = not isinstance(client, fakeredis.FakeRedis)
         self._shas = {
             name: client.script_load(script.source if self.is_real else script.source_plain)

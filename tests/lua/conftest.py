@@ -16,13 +16,17 @@ def real_backend(redis_url: str) -> Iterator[Backend]:
         yield Backend(client)
 
 
+@pytest.fixture(scope="session")
+def shared_fake_backend() -> Backend:
+    """The scripts on fakeredis."""
+    return fake_backend()
+
+
 @pytest.fixture(params=["real", "fake"])
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each test runs on both."""
-    if request.param == "fake":
-        return fake_backend()
-    real: Backend = request.getfixturevalue("real_backend")
-    return real
+    chosen: Backend = request.getfixturevalue(f"{'shared_fake' if request.param == 'fake' else 'real'}_backend")
+    return chosen
 
 
 @pytest.fixture
