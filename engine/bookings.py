@@ -232,19 +232,11 @@ class Bookings:
             raise StoreUnavailable from None
         return from_row(row) if row is not None and row["user_id"] == user_id else None
 
-    async def _is_closed(self, cell: Cell) -> bool:
-        try:
-            return bool(
-                await queries.is_closed(self._stores.pool, event_ref=cell.id.event_ref, cell=cell.id.cell)
-            )
-        except POSTGRES_ERRORS:
-            raise StoreUnavailable from None
-
     async def _refused(self, cell: Cell, reply: Sequence[Any]) -> RushError:
         """The exception for a reserve that was not granted."""
         status = Status(reply[0])
         if status == Status.NOT_OPEN:
-            if await self._is_closed(cell):
+            if await self._cells.is_closed(cell.id):
                 return SaleNotOpen(details={"status": "ended", "opens_at": None})
             await self._cells.wake_recovery(cell.id)
         return refusal(status, reply[1].decode(), reply[2:], self._stores.settings)
@@ -258,7 +250,7 @@ class Bookings:
         cell that is merely not open says nothing about its bookings.
         """
         status, at = Status(reply[0]), reply[1].decode()
-        if status == Status.NOT_OPEN and not await self._is_closed(cell):
+        if status == Status.NOT_OPEN and not await self._cells.is_closed(cell.id):
             await self._cells.wake_recovery(cell.id)
             raise Fenced
         if status in (Status.NOT_OPEN, Status.BOOKING_UNKNOWN):

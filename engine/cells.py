@@ -7,6 +7,8 @@ cells that Redis does not know. Both answers are remembered, a bounded number of
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
@@ -22,6 +24,10 @@ UNKNOWN_MAX = 10_000
 UNKNOWN_TTL_S = 1.0
 LOOKUPS_MAX = 8
 LOOKUPS_WAITING_MAX = 200
+"""Cells that are being looked up; how many ask for each does not matter."""
+LOOKUP_TIMEOUT_S = 2.0
+"""Postgres may hang as well as be away, and a buyer is to be answered all the same."""
+CLOSED_TTL_S = 0.5
 WAKE_INTERVAL_S = 0.5
 
 RECOVERY_CHANNEL = "rush_recovery"
@@ -46,8 +52,9 @@ class CellDirectory:
         self._cells: dict[CellId, Cell] = {}
         self._unknown_until_s: dict[CellId, float] = {}
         self._woken_at_s: dict[CellId, float] = {}
+        self._open_until_s: dict[CellId, float] = {}
         self._lookups = asyncio.Semaphore(LOOKUPS_MAX)
-        self._waiting = 0
+        self._asked: dict[tuple[str, CellId], asyncio.Task[Any]] = {}
 
     def known(self, cell_id: CellId) -> Cell | None:
         """The cell, if this process has met it."""
@@ -60,34 +67,76 @@ class CellDirectory:
             return cell
         if self._unknown_until_s.get(cell_id, 0.0) > time.monotonic():
             raise NotFound
-        if self._waiting >= LOOKUPS_WAITING_MAX:
-            raise Overloaded
-        self._waiting += 1
-        try:
-            async with self._lookups:
-                return self._cells.get(cell_id) or await self._look_up(cell_id)
-        finally:
-            self._waiting -= 1
+        return cast(Cell, await self._ask_once("find", cell_id, self._look_up))
+
+    async def is_closed(self, cell_id: CellId) -> bool:
+        """Whether a cell that is not open has left Redis for good; raises StoreUnavailable.
+
+        A rush on a cell that is not open asks Postgres once in a while, not once for each buyer.
+        """
+        if self._open_until_s.get(cell_id, 0.0) > time.monotonic():
+            return False
+        return cast(bool, await self._ask_once("closed", cell_id, self._look_whether_closed))
+
+    async def _ask_once(
+        self, question: str, cell_id: CellId, look: Callable[[CellId], Coroutine[Any, Any, object]]
+    ) -> object:
+        """The answer to one question about a cell: however many ask at once, it is looked up once."""
+        asked = (question, cell_id)
+        task = self._asked.get(asked)
+        if task is None:
+            if len(self._asked) >= LOOKUPS_WAITING_MAX:
+                raise Overloaded
+            task = self._asked[asked] = asyncio.create_task(self._in_turn(look, cell_id))
+            task.add_done_callback(lambda done: self._answered(asked, done))
+        # Whoever hangs up must not take the answer away from the others.
+        return await asyncio.shield(task)
+
+    async def _in_turn(
+        self, look: Callable[[CellId], Coroutine[Any, Any, object]], cell_id: CellId
+    ) -> object:
+        async with self._lookups:
+            return await look(cell_id)
+
+    def _answered(self, asked: tuple[str, CellId], task: asyncio.Task[Any]) -> None:
+        self._asked.pop(asked, None)
+        if not task.cancelled():
+            # Perhaps nobody waits any more; asyncio must not complain about that.
+            task.exception()
 
     async def _look_up(self, cell_id: CellId) -> Cell:
         keys = CellKeys(cell_id)
         secret = await self._stores.line.call("HGET", keys.sale, "secret")
         if secret is not None:
             return self._remember(Cell(id=cell_id, keys=keys, secret=bytes.fromhex(secret.decode())))
-        try:
-            secret = await self._stores.pool.fetchval(
-                "SELECT e.booking_secret FROM cells c JOIN events e ON e.id = c.event_id "
-                "WHERE c.event_ref = $1 AND c.cell = $2",
-                *cell_id,
-            )
-        except POSTGRES_ERRORS:
-            raise StoreUnavailable from None
+        secret = await self._fetch(
+            "SELECT e.booking_secret FROM cells c JOIN events e ON e.id = c.event_id "
+            "WHERE c.event_ref = $1 AND c.cell = $2",
+            cell_id,
+        )
         if secret is None:
             if len(self._unknown_until_s) >= UNKNOWN_MAX:
                 self._unknown_until_s.clear()
             self._unknown_until_s[cell_id] = time.monotonic() + UNKNOWN_TTL_S
             raise NotFound
         return self._remember(Cell(id=cell_id, keys=keys, secret=secret))
+
+    async def _look_whether_closed(self, cell_id: CellId) -> bool:
+        closed = await self._fetch(
+            "SELECT closed_at IS NOT NULL FROM cells WHERE event_ref = $1 AND cell = $2", cell_id
+        )
+        if not closed:
+            if len(self._open_until_s) >= CELLS_MAX:
+                self._open_until_s.clear()
+            self._open_until_s[cell_id] = time.monotonic() + CLOSED_TTL_S
+        return bool(closed)
+
+    async def _fetch(self, query: str, cell_id: CellId) -> Any:
+        try:
+            async with asyncio.timeout(LOOKUP_TIMEOUT_S):
+                return await self._stores.pool.fetchval(query, *cell_id)
+        except POSTGRES_ERRORS:
+            raise StoreUnavailable from None
 
     def _remember(self, cell: Cell) -> Cell:
         if len(self._cells) >= CELLS_MAX:

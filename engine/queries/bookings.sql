@@ -38,7 +38,3 @@ FROM unnest(:booking_ids::uuid[], :event_refs::bigint[], :cells::int[])
     WITH ORDINALITY AS w (booking_id, event_ref, cell, number)
 LEFT JOIN bookings b ON b.id = w.booking_id
 LEFT JOIN cells c ON c.event_ref = w.event_ref AND c.cell = w.cell;
-
--- name: is_closed(event_ref, cell)$
--- Whether a cell has left Redis for good.
-SELECT closed_at IS NOT NULL FROM cells WHERE event_ref = :event_ref AND cell = :cell;
