@@ -5,6 +5,7 @@ decimal), so that a script call touches one slot. The Lua side derives the keys 
 zones that it discovers itself from the prefix of the key it was given.
 """
 
+import re
 from uuid import UUID
 
 from engine.ids import CELL_MAX, EVENT_REF_MAX, CellId
@@ -67,6 +68,21 @@ class CellKeys:
     def rate(self, user_id: UUID | str) -> str:
         """The reserve rate limit of one user."""
         return f"{self.rate_prefix}{user_id}"
+
+
+_BOOKING_KEY = re.compile(r"(rush:\{[0-9a-f]{12}\.[0-9]{1,4}\}:)booking:([0-9a-f-]{36})", re.ASCII)
+
+BOOKINGS_PATTERN = "rush:{*}:booking:*"
+"""What SCAN finds all bookings of all cells with."""
+
+
+def parse_booking_key(key: str) -> tuple[str, UUID] | None:
+    """The prefix of the cell and the booking that a key names, or None for a key that is no booking's."""
+    match = _BOOKING_KEY.fullmatch(key)
+    try:
+        return (match[1], UUID(match[2])) if match else None
+    except ValueError:
+        return None
 
 
 def rate(scope: str, subject: str) -> str:

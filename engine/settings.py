@@ -128,6 +128,31 @@ def load_settings(
     return settings
 
 
+RUNNING_FILE = "running.env"
+"""Where, in its data folder, `rush up` writes the settings it runs with; mode 600, gone when it stops."""
+
+
+def running_text(settings: Settings) -> str:
+    """The content of RUNNING_FILE: one RUSH_NAME=value a line."""
+    values = ((name, getattr(settings, name)) for name in settings.__struct_fields__)
+    return "".join(f"{PREFIX}{name.upper()}={value}\n" for name, value in values)
+
+
+def load_running_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings of the `rush up` that runs on this machine; what the environment sets wins.
+
+    Without one they are those of the environment alone. Raises SettingsError.
+    """
+    source = os.environ if environment is None else environment
+    folder = Path(source.get(PREFIX + "DATA_DIR", ".rush"))
+    try:
+        text = (folder / RUNNING_FILE).read_text(encoding="utf-8")
+    except OSError:
+        return load_settings(source)
+    pairs = (line.partition("=") for line in text.splitlines() if line.startswith(PREFIX))
+    return load_settings(source, defaults={name: value for name, _, value in pairs})
+
+
 def _check_bounds(variable: str, name: str, value: object) -> None:
     lowest, highest = _BOUNDS_MIN.get(name, 1), _BOUNDS_MAX.get(name, 2**31 - 1)
     if isinstance(value, int) and not lowest <= value <= highest:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.settings import Settings, load_settings
+from engine.settings import RUNNING_FILE, Settings, load_settings, running_text
 from rush.children import address, gateway_children, get_status, store_child, workers_child
 from rush.console import Console
 from rush.demo import Demo, make_demo
@@ -15,7 +15,7 @@ from rush.migrate import MigrationError, migrate
 from rush.postgres_store import PostgresStore
 from rush.redis_store import RedisStore
 from rush.state import InUseError, fresh_metrics_folder, sole_use
-from rush.store import Store, StoreError, free_port, is_port_free, remembered_secret
+from rush.store import Store, StoreError, free_port, is_port_free, remembered_secret, write_private
 from rush.supervisor import Child, StartError, Supervisor
 
 ON_SALE_TIMEOUT_S = 30.0
@@ -80,6 +80,8 @@ class Up:
         if not settings.jwt_secret:
             settings = msgspec.structs.replace(settings, jwt_secret=remembered_secret(folder / "jwt_secret"))
         settings = await self._raise_stores(settings, folder)
+        # For `rush audit` and `rush load` beside us.
+        write_private(folder / RUNNING_FILE, running_text(settings))
         await migrate(settings)
         metrics = fresh_metrics_folder(folder)
         await self._start(workers_child(settings, metrics))
@@ -108,6 +110,7 @@ class Up:
     async def _fall(self) -> None:
         if self._groups:
             self._console.say("Stopping.")
+        (Path(self._settings.data_dir) / RUNNING_FILE).unlink(missing_ok=True)
         for depth, group in enumerate(reversed(self._groups)):
             is_stores = depth == len(self._groups) - 1
             await self._supervisor.stop(group, is_hurry=None if is_stores else self._hurry)
