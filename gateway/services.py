@@ -1,5 +1,7 @@
 """What a gateway process works with: made once by its composition root."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,6 +16,8 @@ from engine.passwords import PasswordHasher
 from engine.settings import Settings
 from engine.stores import Stores, open_stores
 from engine.tokens import TokenSigner
+
+CLOSE_TIMEOUT_S = 1.0
 
 
 class Services(msgspec.Struct):
@@ -45,7 +49,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             bookings=bookings,
         )
     finally:
-        await bookings.close()
+        # Bounded: redis-py may swallow a cancellation while it connects, the next one gets through.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(bookings.close(), CLOSE_TIMEOUT_S)
         hasher.close()
         await stores.close()
 
