@@ -61,7 +61,7 @@ class Backend:
         try:
             reply: list[Any] = self.client.evalsha(self._shas[name], len(keys), *keys, *arguments)
         except redis.ResponseError as error:
-            raise redis.ResponseError(self.scripts[name].locate(str(error))) from None
+            raise type(error)(self.scripts[name].locate(str(error))) from None
         return reply
 
 

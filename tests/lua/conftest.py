@@ -25,7 +25,9 @@ def shared_fake_backend() -> Backend:
 @pytest.fixture(params=["real", "fake"])
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each test runs on both."""
-    chosen: Backend = request.getfixturevalue(f"{'shared_fake' if request.param == 'fake' else 'real'}_backend")
+    chosen: Backend = request.getfixturevalue(
+        f"{'shared_fake' if request.param == 'fake' else 'real'}_backend"
+    )
     return chosen
 
 
