@@ -1,6 +1,8 @@
 """The hot line against a server that does what the test says, on asyncio and on uvloop."""
 
 import asyncio
+import signal
+import sys
 import time
 from typing import Any
 
@@ -11,9 +13,10 @@ import engine.redis_link
 from engine.errors import OutcomeUnknown, Overloaded, StoreUnavailable
 from engine.hotline import HotLine
 from engine.redis_link import RedisLink
+from engine.settings import project_root
 from tests.scripted_redis import OK, Connect, ScriptedRedis, bulk, outcome, outcomes, until
 
-TIMEOUT_MS = 100
+TIMEOUT_MS = 250
 
 
 def link_of(line: HotLine) -> RedisLink:
@@ -197,8 +200,10 @@ async def test_a_transport_that_closes_before_the_tick_ends_takes_nothing(
     line = await connect()
     transport = link_of(line)._transport
     assert transport is not None
+    before = line.call("INCR", "a")
     transport.abort()
-    assert await outcome(line.call("INCR", "a")) is StoreUnavailable
+    behind = line.call("INCR", "b")
+    assert await outcomes(before, behind) == [StoreUnavailable, StoreUnavailable]
     assert server.commands == []
 
 
@@ -306,16 +311,55 @@ async def test_a_silent_connection_is_renewed_and_one_slow_call_is_not_silence(
     assert await line.call("X") == b"OK"
 
 
-async def test_a_process_that_slept_past_the_deadline_reads_before_it_judges(
+async def test_a_line_that_was_idle_for_long_is_not_a_silent_one(
     server: ScriptedRedis, connect: Connect
 ) -> None:
     line = await connect(timeout_ms=TIMEOUT_MS)
-    future = line.call("X")
-    await server.received(1)
-    server.send(OK)
-    time.sleep(TIMEOUT_MS / 1000 + engine.redis_link.LATE_TIMER_S + 0.1)  # noqa: ASYNC251
-    assert await outcome(future) == b"OK"
+    await asyncio.sleep(3 * TIMEOUT_MS / 1000)
+    assert await outcome(line.call("X")) is OutcomeUnknown
+    assert line.connected
     assert server.connections == 1
+
+
+async def test_deadlines_that_were_met_are_not_kept(server: ScriptedRedis, connect: Connect) -> None:
+    server.answer = lambda command: OK
+    line = await connect()
+    for _ in range(50):
+        await line.call("X")
+    assert len(link_of(line)._deadlines) <= 2
+
+
+SLEEPER = """
+import asyncio, sys, uvloop
+from engine.hotline import HotLine
+
+async def main():
+    line = HotLine(sys.argv[1], in_flight_max=10, timeout_ms=int(sys.argv[2]))
+    await line.start()
+    print(await line.call("X"), flush=True)
+
+(uvloop.run if sys.argv[3] == "uvloop" else asyncio.run)(main())
+"""
+
+
+async def test_a_process_that_was_stopped_past_the_deadline_reads_before_it_judges(
+    server: ScriptedRedis,
+) -> None:
+    loop_name = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", SLEEPER, server.url, str(TIMEOUT_MS), loop_name),
+        cwd=project_root(),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    await server.received(1)
+    # While it waits in its selector, which is where it spends a pause.
+    await asyncio.sleep(TIMEOUT_MS / 1000 / 4)
+    child.send_signal(signal.SIGSTOP)
+    server.send(OK)
+    await asyncio.sleep(TIMEOUT_MS / 1000 + engine.redis_link.LATE_TIMER_S + 0.1)
+    child.send_signal(signal.SIGCONT)
+    output, _ = await child.communicate()
+    assert output.strip() == b"b'OK'"
 
 
 # Bounds.

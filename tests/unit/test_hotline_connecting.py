@@ -17,7 +17,7 @@ from engine.errors import OutcomeUnknown, StoreUnavailable
 from engine.hotline import HotLine
 from tests.scripted_redis import FAR_MS, OK, Connect, ScriptedRedis, bulk, greet, outcome, outcomes, until
 
-TIMEOUT_MS = 100
+TIMEOUT_MS = 250
 
 
 # Connecting.
@@ -68,6 +68,18 @@ async def test_a_server_that_hangs_up_at_once_is_tried_again_ever_more_slowly(
     assert not line.connected
     server.on_connect = None
     await until(lambda: line.connected)
+
+
+async def test_a_server_that_cuts_every_good_connection_is_tried_again_ever_more_slowly(
+    server: ScriptedRedis, connect: Connect
+) -> None:
+    line = await connect()
+    until_s = asyncio.get_running_loop().time() + 0.5
+    while asyncio.get_running_loop().time() < until_s:
+        if line.connected:
+            server.cut()
+        await asyncio.sleep(0.001)
+    assert 2 <= server.connections <= 8
 
 
 async def test_a_connection_cut_behind_its_greeting_is_no_connection(

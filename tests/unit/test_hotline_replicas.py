@@ -8,7 +8,7 @@ from engine.hotline import HotLine, RedisReplyError
 from tests.scripted_redis import FAR_MS, Connect, ScriptedRedis, outcome, outcomes, until
 from tests.stores import RedisServer
 
-TIMEOUT_MS = 200
+TIMEOUT_MS = 250
 WAIT = [b"WAIT", b"2", b"15000"]
 
 
