@@ -8,8 +8,8 @@ MS_PER_MINUTE = 60_000
 
 
 def interval_ms(per_minute: int) -> int:
-    """The time in which one token comes back."""
-    return MS_PER_MINUTE // per_minute
+    """The time in which one token comes back, at least 1 ms: a faster bucket is as good as no limit."""
+    return max(1, MS_PER_MINUTE // per_minute)
 
 
 def policy(name: str, per_minute: int, burst: int, wait_ms: int, remaining: int = 0) -> LimitPolicy:

@@ -14,8 +14,9 @@ function gcra.check(key, now_ms, interval_ms, burst)
     return next_full_at_ms, 0, math.floor(-excess_ms / interval_ms)
 end
 
+-- Must not fail, and SET would refuse a lifetime of 0.
 function gcra.charge(key, now_ms, next_full_at_ms)
-    redis.call('SET', key, next_full_at_ms, 'PX', next_full_at_ms - now_ms)
+    redis.call('SET', key, next_full_at_ms, 'PX', math.max(1, next_full_at_ms - now_ms))
 end
 
 return gcra

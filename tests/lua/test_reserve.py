@@ -362,3 +362,11 @@ def test_the_bucket_is_forgotten_once_it_is_full(new_cell: NewCell) -> None:
     cell.hold(ALICE, rate=(1_000, 5))
     cell.hold(ALICE, rate=(1_000, 5))
     assert 0 < cell.client.pttl(cell.keys.rate(ALICE)) <= 2_000
+
+
+def test_a_rate_without_an_interval_is_no_limit_and_no_error(new_cell: NewCell) -> None:
+    cell = new_cell()
+    for _ in range(3):
+        cell.hold(ALICE, rate=(0, 1))
+    assert cell.reserve(ALICE, [(cell.zones[0], 9)], rate=(0, 1))[1].status == Status.OVER_ORDER_LIMIT
+    cell.assert_adds_up()
