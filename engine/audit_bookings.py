@@ -1,0 +1,347 @@
+"""Bookings: each is the same in Redis and in Postgres, and the deadlines are exactly the holds."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, Protocol
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import redis.asyncio.client
+
+from engine.audit_buyers import BuyerCheck
+from engine.audit_look import CellView, Entries, Finding, Progress, queries, settle
+from engine.booking import RECORD_FIELDS
+from engine.ledger import Cancel, Confirm, Expire, Item, Position, Reject, Reserve
+from engine.stores import Connection
+from engine.times import to_ms
+
+PAGE_ROWS = 1_000
+SUSPECTS_MAX = 200
+LIVE = ("reserved", "confirmed")
+
+_items = msgspec.json.Decoder(list[tuple[str, int, int, str]])
+
+
+class BookingState(msgspec.Struct):
+    """A booking in the words of Redis and of Postgres alike, to be compared field by field."""
+
+    user: str
+    status: str
+    version: int
+    fingerprint: str
+    items: str
+    """`zone:quantity:price`, sorted by zone."""
+    quantity: int
+    total_minor: int
+    currency: str
+    created_at_ms: int
+    expires_at_ms: int
+    confirmed_at_ms: int | None
+    code: str | None
+    at: str
+    """The ledger entry of its last transition."""
+
+
+class RowReader(Protocol):
+    """Who else wants to see every row that goes by."""
+
+    def see(self, row: asyncpg.Record) -> None:
+        """One booking in Postgres."""
+
+
+def from_row(row: asyncpg.Record) -> BookingState:
+    """The state in Postgres."""
+    return BookingState(
+        user=str(row["user_id"]),
+        status=row["status"],
+        version=row["version"],
+        fingerprint=row["fingerprint"] or "",
+        items=row["items"] or "",
+        quantity=row["quantity"],
+        total_minor=row["total_minor"],
+        currency=row["currency"],
+        created_at_ms=to_ms(row["created_at"]),
+        expires_at_ms=to_ms(row["expires_at"]),
+        confirmed_at_ms=to_ms(row["confirmed_at"]) if row["confirmed_at"] else None,
+        code=row["confirmation_code"],
+        at=f"{row['ledger_epoch']}-{row['ledger_seq']}",
+    )
+
+
+def from_record(record: Sequence[Any]) -> BookingState:
+    """The state in Redis (values of RECORD_FIELDS); raises ValueError for a record that is none."""
+    values = [value.decode() if value is not None else None for value in record]
+    user, status, version, fingerprint, items, quantity, total, currency, created, expires = values[:10]
+    confirmed, code, at = values[10:]
+    try:
+        return BookingState(
+            user=user or "",
+            status=status or "",
+            version=int(version or 0),
+            fingerprint=fingerprint or "",
+            items=spell_items(_items.decode(items or "[]")),
+            quantity=int(quantity or 0),
+            total_minor=int(total or 0),
+            currency=currency or "",
+            created_at_ms=int(created or 0),
+            expires_at_ms=int(expires or 0),
+            confirmed_at_ms=int(confirmed) if confirmed else None,
+            code=code,
+            at=at or "",
+        )
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from None
+
+
+def spell_items(items: Iterable[tuple[str, int, int, str]]) -> str:
+    """The items as BookingState has them."""
+    return ",".join(f"{zone_id}:{quantity}:{price}" for zone_id, quantity, price, _ in sorted(items))
+
+
+def _spell_entry_items(items: list[Item]) -> str:
+    return spell_items(
+        (str(item.zone_id), item.quantity, item.unit_price_minor, str(item.show_id)) for item in items
+    )
+
+
+def advance(state: BookingState | None, position: Position, entry: Any) -> BookingState | None:
+    """What a booking becomes by a ledger entry of its own; raises ValueError where it cannot follow."""
+    match entry:
+        case Reserve() if state is None:
+            return BookingState(
+                user=str(entry.user_id),
+                status="reserved",
+                version=1,
+                fingerprint=entry.fingerprint,
+                items=_spell_entry_items(entry.items),
+                quantity=sum(item.quantity for item in entry.items),
+                total_minor=sum(item.quantity * item.unit_price_minor for item in entry.items),
+                currency=entry.currency,
+                created_at_ms=entry.at_ms,
+                expires_at_ms=entry.expires_at_ms,
+                confirmed_at_ms=None,
+                code=None,
+                at=str(position),
+            )
+        case Confirm() | Cancel() | Expire() | Reject() if (
+            state is not None and entry.version == state.version + 1
+        ):
+            changes: dict[str, Any] = {"version": entry.version, "at": str(position)}
+            if isinstance(entry, Confirm):
+                changes |= {"status": "confirmed", "confirmed_at_ms": entry.at_ms, "code": entry.code}
+            else:
+                changes["status"] = "expired" if isinstance(entry, Expire) else "cancelled"
+            return msgspec.structs.replace(state, **changes)
+        case _:
+            raise ValueError(f"{type(entry).__name__.lower()} at {position} does not follow what was there")
+
+
+def deadline_members(booking_id: str, state: BookingState) -> list[str]:
+    """Where a hold stands in the index of deadlines."""
+    tail = f":{state.expires_at_ms:013d}:{booking_id}"
+    zones = [item.partition(":")[0] for item in state.items.split(",") if item]
+    return [f"b:{state.user}{tail}", *(f"z:{zone_id}{tail}" for zone_id in zones)]
+
+
+class _Rows(msgspec.Struct):
+    bookings: dict[UUID, asyncpg.Record]
+    dead: set[UUID]
+
+
+class BookingCheck:
+    """Rule 3 for the bookings of one open cell."""
+
+    def __init__(
+        self, view: CellView, buyers: BuyerCheck, readers: Sequence[RowReader], progress: Progress
+    ) -> None:
+        self._view = view
+        self._buyers = buyers
+        self._readers = readers
+        self._progress = progress
+        self._suspects: dict[UUID, None] = {}
+
+    async def run(self) -> None:
+        """Go through all bookings in Postgres."""
+        async for rows in booking_pages(self._view):
+            for row in rows:
+                for reader in self._readers:
+                    reader.see(row)
+            await self._compare(rows)
+            counts = self._view.report.bookings
+            for row in rows:
+                counts[row["status"]] = counts.get(row["status"], 0) + 1
+            await self._progress(f"{sum(counts.values()):,} bookings")
+        await self.examine_suspects()
+
+    async def suspect(self, booking_id: UUID) -> None:
+        """Have one booking examined exactly."""
+        self._suspects[booking_id] = None
+        if len(self._suspects) >= SUSPECTS_MAX:
+            await self.examine_suspects()
+
+    async def _compare(self, rows: list[asyncpg.Record]) -> None:
+        """A first look at a page: what differs, for whatever reason, is suspect."""
+        keys = self._view.keys
+        pipeline = self._view.stores.redis.pipeline(transaction=False)
+        living = []
+        for row in rows:
+            pipeline.hmget(keys.booking(row["id"]), RECORD_FIELDS)
+        for row in rows:
+            if row["status"] in LIVE:
+                living.append(str(row["user_id"]))
+                if row["status"] == "reserved":
+                    pipeline.zmscore(keys.deadlines, deadline_members(str(row["id"]), from_row(row)))
+        if living:
+            pipeline.hmget(keys.buyers, living)
+        replies = await pipeline.execute()
+        scores = iter(replies[len(rows) :])
+        for row, record in zip(rows, replies[: len(rows)], strict=True):
+            is_deadline_missing = row["status"] == "reserved" and None in next(scores)
+            if is_deadline_missing or not _is_same(row, record):
+                await self.suspect(row["id"])
+        if living:
+            for user, units in zip(living, replies[-1], strict=True):
+                if units is None:
+                    await self._buyers.suspect(user)
+
+    async def examine_suspects(self) -> None:
+        """Look at the suspects exactly, in one moment of both stores."""
+        suspects = list(self._suspects)
+        self._suspects.clear()
+        await settle(self._view.report, suspects, self._examine)
+
+    async def _examine(self, suspects: Sequence[UUID]) -> list[tuple[UUID, Finding]]:
+        view = self._view
+
+        async def read_rows(connection: Connection) -> _Rows:
+            rows = queries.bookings_by_id(connection, booking_ids=list(suspects))
+            dead = queries.dead_bookings(connection, booking_ids=list(suspects))
+            return _Rows(
+                bookings={row["id"]: row async for row in rows},
+                dead={row["booking_id"] async for row in dead},
+            )
+
+        def queue(pipeline: redis.asyncio.client.Pipeline, _: _Rows) -> None:
+            for booking_id in suspects:
+                pipeline.hmget(view.keys.booking(booking_id), RECORD_FIELDS)
+
+        look = await view.look(read_rows, queue)
+        later = _entries_of(look.entries, set(suspects))
+        findings: list[tuple[UUID, Finding]] = []
+        for booking_id, record in zip(suspects, look.replies, strict=True):
+            row = look.rows.bookings.get(booking_id)
+            is_dead = booking_id in look.rows.dead
+            found = [
+                *_examine_row(view, row),
+                *_examine_record(row, record, later.get(booking_id, []), is_dead),
+            ]
+            findings += [(booking_id, finding) for finding in found]
+        broken = {booking_id for booking_id, _ in findings}
+        findings += await self._examine_deadlines([each for each in suspects if each not in broken])
+        return findings
+
+    async def _examine_deadlines(self, suspects: Sequence[UUID]) -> list[tuple[UUID, Finding]]:
+        """Whether those that are holds stand in the index; in one transaction each, Redis alone."""
+        findings: list[tuple[UUID, Finding]] = []
+        client, keys = self._view.stores.redis, self._view.keys
+        for booking_id in suspects:
+            record: Any = await client.hmget(keys.booking(booking_id), RECORD_FIELDS)
+            if record[1] != b"reserved":
+                continue
+            members = deadline_members(str(booking_id), from_record(record))
+            pipeline = client.pipeline(transaction=True)
+            pipeline.hget(keys.booking(booking_id), "status")
+            pipeline.zmscore(keys.deadlines, members)
+            status, scores = await pipeline.execute()
+            if status == b"reserved" and None in scores:
+                missing = [member for member, score in zip(members, scores, strict=True) if score is None]
+                findings.append((booking_id, (3, "deadline_missing", f"a hold without {', '.join(missing)}")))
+        return findings
+
+
+async def booking_pages(view: CellView) -> AsyncIterator[list[asyncpg.Record]]:
+    """All bookings of a cell in Postgres, page by page."""
+    after = UUID(int=view.first.int - 1)
+    while True:
+        rows = queries.bookings_page(view.stores.pool, after=after, last=view.last, rows_max=PAGE_ROWS)
+        page = [row async for row in rows]
+        if page:
+            yield page
+        if len(page) < PAGE_ROWS:
+            return
+        after = page[-1]["id"]
+
+
+def _is_same(row: asyncpg.Record, record: list[Any]) -> bool:
+    """The cheap comparison, which may only err on the side of suspicion."""
+    if record[0] is None:
+        return row["status"] not in LIVE and row["fingerprint"] is None
+    try:
+        return (
+            from_record(record) == from_row(row)
+            and row["items_quantity"] == row["quantity"]
+            and row["items_total_minor"] == row["total_minor"]
+        )
+    except ValueError:
+        return False
+
+
+def _entries_of(entries: Entries, booking_ids: set[UUID]) -> dict[UUID, Entries]:
+    found: dict[UUID, Entries] = {}
+    for position, entry in entries:
+        booking_id = getattr(entry, "booking_id", None)
+        if booking_id in booking_ids:
+            found.setdefault(booking_id, []).append((position, entry))
+    return found
+
+
+def _examine_row(view: CellView, row: asyncpg.Record | None) -> Iterable[Finding]:
+    if row is None:
+        return
+    if row["items_quantity"] != row["quantity"] or row["items_total_minor"] != row["total_minor"]:
+        yield (
+            3,
+            "items_do_not_add_up",
+            f"the booking says {row['quantity']} seats for {row['total_minor']}, "
+            f"its items {row['items_quantity']} for {row['items_total_minor']}",
+        )
+    if row["event_id"] != view.event_id:
+        yield 3, "booking_of_another_event", f"its row says {row['event_id']}"
+
+
+def _examine_record(
+    row: asyncpg.Record | None, record: list[Any], later: Entries, is_dead: bool
+) -> Iterable[Finding]:
+    """The record against what row and ledger make of it."""
+    is_there = record[0] is not None
+    if row is None and is_dead:
+        if is_there and record[1].decode() in LIVE:
+            yield (
+                3,
+                "refused_and_still_held",
+                "Postgres refused it (dead letter), Redis still holds its seats",
+            )
+        return
+    expected = from_row(row) if row is not None else None
+    try:
+        for position, entry in later:
+            expected = advance(expected, position, entry)
+        live = from_record(record) if is_there else None
+    except ValueError as error:
+        yield 3, "booking_broken", str(error)
+        return
+    if live is None:
+        if expected is not None and expected.status in LIVE:
+            yield 3, "booking_missing_in_redis", f"{expected.status} in Postgres, not in Redis"
+        elif expected is not None and expected.fingerprint:
+            yield 3, "key_forgotten", "an ended booking with an Idempotency-Key must stay in Redis"
+    elif expected is None:
+        yield 3, "booking_missing_in_postgres", f"{live.status} in Redis (entry {live.at}), not in Postgres"
+    elif live != expected:
+        names = [
+            f"{name} is {getattr(live, name)!r} in Redis, "
+            f"{getattr(expected, name)!r} by Postgres and the ledger"
+            for name in BookingState.__struct_fields__
+            if getattr(live, name) != getattr(expected, name)
+        ]
+        yield 3, "booking_differs", "; ".join(names)

@@ -1,0 +1,104 @@
+"""What Redis has and should not: bookings that Postgres lacks, deadlines without a hold."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from engine.audit_bookings import BookingCheck, deadline_members, from_record
+from engine.audit_look import CellView, Finding, queries, settle
+from engine.booking import RECORD_FIELDS
+from engine.keys import BOOKINGS_PATTERN, CellKeys, parse_booking_key
+from engine.stores import Stores
+
+SCAN_COUNT = 1_000
+PAGE = 1_000
+_ID_LENGTH = 36
+
+
+async def find_extra_bookings(
+    stores: Stores, checks: Mapping[str, BookingCheck], only: CellKeys | None
+) -> None:
+    """Go once through all bookings in Redis; those that Postgres lacks become suspects of their cell.
+
+    `checks` are by the prefix of a cell's keys.
+    """
+    pattern = only.booking("*") if only is not None else BOOKINGS_PATTERN
+    page: dict[str, list[UUID]] = {}
+    count = 0
+    async for key in stores.redis.scan_iter(match=pattern, count=SCAN_COUNT):
+        found = parse_booking_key(key.decode())
+        if found is not None and found[0] in checks:
+            page.setdefault(found[0], []).append(found[1])
+            count += 1
+        if count >= PAGE:
+            await _suspect_unknown(stores, checks, page)
+            page, count = {}, 0
+    await _suspect_unknown(stores, checks, page)
+
+
+async def _suspect_unknown(
+    stores: Stores, checks: Mapping[str, BookingCheck], page: dict[str, list[UUID]]
+) -> None:
+    found = [booking_id for booking_ids in page.values() for booking_id in booking_ids]
+    if not found:
+        return
+    known = {row["id"] async for row in queries.known_ids(stores.pool, booking_ids=found)}
+    for prefix, booking_ids in page.items():
+        for booking_id in booking_ids:
+            if booking_id not in known:
+                await checks[prefix].suspect(booking_id)
+
+
+async def check_deadlines(view: CellView) -> None:
+    """Every member of the index belongs to a hold that says the same."""
+    page: list[str] = []
+    suspects: list[str] = []
+    async for name, score in view.stores.redis.zscan_iter(view.keys.deadlines, count=SCAN_COUNT):
+        page.append(name.decode(errors="replace"))
+        if score != 0:
+            view.report.violated(3, "deadline_out_of_order", page[-1], f"its score is {score}, it must be 0")
+        if len(page) >= PAGE:
+            suspects += await _without_hold(view, page)
+            page = []
+        if len(suspects) >= PAGE:
+            await settle(view.report, suspects, _examine(view))
+            suspects = []
+    suspects += await _without_hold(view, page)
+    await settle(view.report, suspects, _examine(view))
+
+
+async def _without_hold(view: CellView, members: Sequence[str]) -> list[str]:
+    if not members:
+        return []
+    pipeline = view.stores.redis.pipeline(transaction=False)
+    for member in members:
+        pipeline.hmget(view.keys.booking(member[-_ID_LENGTH:]), RECORD_FIELDS)
+    records = await pipeline.execute()
+    return [member for member, record in zip(members, records, strict=True) if not _belongs(member, record)]
+
+
+def _belongs(member: str, record: list[Any]) -> bool:
+    if record[1] != b"reserved":
+        return False
+    try:
+        return member in deadline_members(member[-_ID_LENGTH:], from_record(record))
+    except ValueError:
+        return False
+
+
+def _examine(view: CellView) -> Any:
+    async def examine(members: Sequence[str]) -> list[tuple[str, Finding]]:
+        """Member and record in one transaction."""
+        findings: list[tuple[str, Finding]] = []
+        pipeline = view.stores.redis.pipeline(transaction=True)
+        for member in members:
+            pipeline.zscore(view.keys.deadlines, member)
+            pipeline.hmget(view.keys.booking(member[-_ID_LENGTH:]), RECORD_FIELDS)
+        replies = await pipeline.execute()
+        for member, score, record in zip(members, replies[::2], replies[1::2], strict=True):
+            if score is not None and not _belongs(member, record):
+                status = record[1].decode() if record[1] else "not there"
+                findings.append((member, (3, "deadline_without_hold", f"its booking is {status}")))
+        return findings
+
+    return examine
