@@ -22,6 +22,7 @@ from engine.audit_report import EXIT_BLIND, EventReport, Report, ZoneState, rend
 from engine.audit_sweep import check_deadlines, find_extra_bookings
 from engine.audit_told import Told, ToldCheck
 from engine.audit_zones import check_zones, examine_rows
+from engine.errors import ServiceUnavailable
 from engine.ids import CellId
 from engine.settings import SettingsError, load_running_settings
 from engine.stores import POSTGRES_ERRORS, Stores, open_stores
@@ -35,7 +36,7 @@ PAYMENT_UNFINISHED_S = 15 * 60
 ROWS_SHOWN_MAX = 20
 PROGRESS_INTERVAL_S = 1.0
 
-_STORE_ERRORS = (*POSTGRES_ERRORS, redis.RedisError)
+_STORE_ERRORS = (*POSTGRES_ERRORS, redis.RedisError, ServiceUnavailable)
 
 Say = Callable[[str], None]
 

@@ -182,27 +182,26 @@ class BookingCheck:
     async def _compare(self, rows: list[asyncpg.Record]) -> None:
         """A first look at a page: what differs, for whatever reason, is suspect."""
         keys = self._view.keys
-        pipeline = self._view.stores.redis.pipeline(transaction=False)
-        living = []
-        for row in rows:
-            pipeline.hmget(keys.booking(row["id"]), RECORD_FIELDS)
-        for row in rows:
-            if row["status"] in LIVE:
-                living.append(str(row["user_id"]))
-                if row["status"] == "reserved":
-                    pipeline.zmscore(keys.deadlines, deadline_members(str(row["id"]), from_row(row)))
-        if living:
-            pipeline.hmget(keys.buyers, living)
-        replies = await pipeline.execute()
-        scores = iter(replies[len(rows) :])
-        for row, record in zip(rows, replies[: len(rows)], strict=True):
-            is_deadline_missing = row["status"] == "reserved" and None in next(scores)
-            if is_deadline_missing or not _is_same(row, record):
+        states = [from_row(row) for row in rows]
+        records = await self._view.ask(("HMGET", keys.booking(row["id"]), *RECORD_FIELDS) for row in rows)
+        holds = [
+            (row["id"], state) for row, state in zip(rows, states, strict=True) if state.status == "reserved"
+        ]
+        scores = await self._view.ask(
+            ("ZMSCORE", keys.deadlines, *deadline_members(str(booking_id), state))
+            for booking_id, state in holds
+        )
+        living = list({state.user for state in states if state.status in LIVE})
+        units = (await self._view.ask([("HMGET", keys.buyers, *living)]))[0] if living else []
+        for row, state, record in zip(rows, states, records, strict=True):
+            if not _is_same(row, state, record):
                 await self.suspect(row["id"])
-        if living:
-            for user, units in zip(living, replies[-1], strict=True):
-                if units is None:
-                    await self._buyers.suspect(user)
+        for (booking_id, _), found in zip(holds, scores, strict=True):
+            if any(score != b"0" for score in found):
+                await self.suspect(booking_id)
+        for user, value in zip(living, units, strict=True):
+            if value is None:
+                await self._buyers.suspect(user)
 
     async def examine_suspects(self) -> None:
         """Look at the suspects exactly, in one moment of both stores."""
@@ -253,8 +252,9 @@ class BookingCheck:
             pipeline.hget(keys.booking(booking_id), "status")
             pipeline.zmscore(keys.deadlines, members)
             status, scores = await pipeline.execute()
-            if status == b"reserved" and None in scores:
-                missing = [member for member, score in zip(members, scores, strict=True) if score is None]
+            # A score that is not 0 puts a member where no range finds it.
+            missing = [member for member, score in zip(members, scores, strict=True) if score != 0]
+            if status == b"reserved" and missing:
                 findings.append((booking_id, (3, "deadline_missing", f"a hold without {', '.join(missing)}")))
         return findings
 
@@ -272,13 +272,13 @@ async def booking_pages(view: CellView) -> AsyncIterator[list[asyncpg.Record]]:
         after = page[-1]["id"]
 
 
-def _is_same(row: asyncpg.Record, record: list[Any]) -> bool:
+def _is_same(row: asyncpg.Record, state: BookingState, record: list[Any]) -> bool:
     """The cheap comparison, which may only err on the side of suspicion."""
     if record[0] is None:
         return row["status"] not in LIVE and row["fingerprint"] is None
     try:
         return (
-            from_record(record) == from_row(row)
+            from_record(record) == state
             and row["items_quantity"] == row["quantity"]
             and row["items_total_minor"] == row["total_minor"]
         )

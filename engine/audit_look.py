@@ -7,7 +7,7 @@ accounted for and never guessed at.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -95,6 +95,12 @@ class CellView:
         if epoch is None or seq is None or int(epoch) != self.epoch:
             raise CellMoved
         return Position(int(epoch), int(seq))
+
+    async def ask(self, commands: Iterable[tuple[str | bytes | int, ...]]) -> list[Any]:
+        """The replies to many commands, one after the other and not in one moment. On the hot line,
+        which costs a fifth of what redis-py takes for a command.
+        """
+        return list(await asyncio.gather(*[self.stores.line.call(*command) for command in commands]))
 
     async def look(
         self,

@@ -5,10 +5,11 @@ from typing import Any
 from uuid import UUID
 
 from engine.audit_bookings import BookingCheck, deadline_members, from_record
-from engine.audit_look import CellView, Finding, queries, settle
+from engine.audit_look import CellView, Entries, Finding, queries, settle
 from engine.booking import RECORD_FIELDS
 from engine.keys import BOOKINGS_PATTERN, CellKeys, parse_booking_key
-from engine.stores import Stores
+from engine.ledger import Cancel, Confirm, Expire, Reject, Reserve
+from engine.stores import Connection, Stores
 
 SCAN_COUNT = 1_000
 PAGE = 1_000
@@ -50,13 +51,42 @@ async def _suspect_unknown(
 
 
 async def check_deadlines(view: CellView) -> None:
-    """Every member of the index belongs to a hold that says the same."""
+    """Every member of the index belongs to a hold that says the same.
+
+    That each hold stands in the index was seen with the bookings. So where there are exactly as many
+    members as the holds need, there is none too many, and it need not be walked through.
+    """
+
+    async def expected(connection: Connection) -> int:
+        return int(await queries.deadline_members(connection, **view.in_range))
+
+    look = await view.look(expected, lambda pipeline, _: pipeline.zcard(view.keys.deadlines))
+    is_known_broken = "deadline_missing" in view.report.counts
+    if is_known_broken or look.replies[0] != look.rows + _members_added(look.entries):
+        await _walk(view)
+
+
+def _members_added(entries: Entries) -> int:
+    """By how much entries lengthen the index: one member for the buyer, one for each zone."""
+    added = 0
+    for _, entry in entries:
+        match entry:
+            case Reserve():
+                added += 1 + len(entry.items)
+            case Confirm():
+                added -= 1 + len(entry.items)
+            case Cancel() | Expire() | Reject() if entry.was == "reserved":
+                added -= 1 + len(entry.items)
+            case _:
+                pass
+    return added
+
+
+async def _walk(view: CellView) -> None:
     page: list[str] = []
     suspects: list[str] = []
-    async for name, score in view.stores.redis.zscan_iter(view.keys.deadlines, count=SCAN_COUNT):
+    async for name, _ in view.stores.redis.zscan_iter(view.keys.deadlines, count=SCAN_COUNT):
         page.append(name.decode(errors="replace"))
-        if score != 0:
-            view.report.violated(3, "deadline_out_of_order", page[-1], f"its score is {score}, it must be 0")
         if len(page) >= PAGE:
             suspects += await _without_hold(view, page)
             page = []
@@ -70,10 +100,9 @@ async def check_deadlines(view: CellView) -> None:
 async def _without_hold(view: CellView, members: Sequence[str]) -> list[str]:
     if not members:
         return []
-    pipeline = view.stores.redis.pipeline(transaction=False)
-    for member in members:
-        pipeline.hmget(view.keys.booking(member[-_ID_LENGTH:]), RECORD_FIELDS)
-    records = await pipeline.execute()
+    records = await view.ask(
+        ("HMGET", view.keys.booking(member[-_ID_LENGTH:]), *RECORD_FIELDS) for member in members
+    )
     return [member for member, record in zip(members, records, strict=True) if not _belongs(member, record)]
 
 

@@ -72,6 +72,11 @@ FROM bookings
 WHERE user_id = ANY (:user_ids::uuid[]) AND id BETWEEN :first AND :last AND status IN ('reserved', 'confirmed')
 GROUP BY user_id;
 
+-- name: deadline_members(first, last)$
+-- How long the index of deadlines must be: a member for each hold, and one for each of its zones.
+SELECT coalesce(sum(1 + (SELECT count(*) FROM booking_items i WHERE i.booking_id = b.id)), 0)::bigint
+FROM bookings b WHERE b.id BETWEEN :first AND :last AND b.status = 'reserved';
+
 -- name: limit_changed_at(event_ref, cell)$
 -- When an edit last changed how much one person may hold.
 SELECT max(decided_at) FROM edits
