@@ -13,6 +13,7 @@ from engine.accounts import Account, Session
 from engine.booking import Booking
 from engine.catalogue_forms import RefundStep
 from engine.catalogue_model import Category, Event, Show, Zone
+from engine.ledger import Item
 from engine.money import from_minor
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
@@ -261,7 +262,7 @@ class BookingAnswer(msgspec.Struct):
                     item.quantity,
                     from_minor(item.unit_price_minor, currency),
                 )
-                for item in booking.items
+                for item in _by_zone(booking.items)
             ],
             booking.quantity,
             from_minor(booking.total_minor, currency),
@@ -271,6 +272,11 @@ class BookingAnswer(msgspec.Struct):
             booking.confirmation_code if booking.durable else None,
             rfc3339(booking.created_at_ms),
         )
+
+
+def _by_zone(items: list[Item]) -> list[Item]:
+    # Redis has them as they were sent, Postgres as a set: one order for both.
+    return items if len(items) == 1 else sorted(items, key=lambda item: item.zone_id)
 
 
 class Paging(msgspec.Struct):

@@ -17,7 +17,7 @@ from engine.settings import Settings
 from engine.stores import Stores, open_stores
 from engine.tokens import TokenSigner
 
-CLOSE_TIMEOUT_S = 1.0
+CLOSE_TIMEOUT_S = 0.5
 
 
 class Services(msgspec.Struct):

@@ -71,7 +71,7 @@ async def ready(client: httpx.AsyncClient, workers: None) -> httpx.AsyncClient:
 
 @pytest.fixture
 def mint(settings: Settings) -> Mint:
-    """`mint("organizer", tenant_id=…, user_id=…)`: the header of a token that any issuer could have signed."""
+    """`mint("organizer", tenant_id=…, user_id=…)`: a header with a token."""
     signer = TokenSigner(settings.jwt_secret)
 
     def make(

@@ -174,9 +174,7 @@ async def test_logout_ends_one_family_and_logout_all_every_one(ready: httpx.Asyn
     assert (await post(ready, "refresh", body)).status_code == 401
     assert (await post(ready, "logout-all", headers=bearer(sessions[1]))).status_code == 204
     for session in sessions[1:]:
-        assert (
-            await post(ready, "refresh", {"refresh_token": session["refresh_token"]})
-        ).status_code == 401
+        assert (await post(ready, "refresh", {"refresh_token": session["refresh_token"]})).status_code == 401
 
 
 async def test_nobody_logs_somebody_else_out(ready: httpx.AsyncClient, mint: Mint) -> None:
@@ -266,9 +264,7 @@ class TestLimits:
         assert 1 <= int(headers["retry-after"]) <= 12
 
     async def test_register_is_limited_for_an_address(self, ready: httpx.AsyncClient) -> None:
-        answers = [
-            await post(ready, "register", PERSON | {"email": f"n{i}@example.org"}) for i in range(3)
-        ]
+        answers = [await post(ready, "register", PERSON | {"email": f"n{i}@example.org"}) for i in range(3)]
         assert [answer.status_code for answer in answers] == [201, 201, 429]
 
     async def test_other_calls_are_limited_for_a_user_and_not_for_another(
