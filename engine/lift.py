@@ -10,6 +10,7 @@ them.
 """
 
 import logging
+import secrets
 from typing import Any
 from uuid import UUID
 
@@ -23,14 +24,16 @@ from engine.cells import OPENED_CHANNEL
 from engine.durability import announce
 from engine.edits import Edits
 from engine.edits import queries as edits_queries
+from engine.errors import RushError
 from engine.ids import CellId
 from engine.keys import CellKeys, tag
-from engine.ledger import Position, parse_position
-from engine.projection import Batch, commit_batch, decode_line
+from engine.ledger import Cancel, Confirm, Expire, Position, Reject, Reserve, parse_position
+from engine.projection import Batch, commit_batch, decode_line, dense_lines
 from engine.rebuild import CellBuilder, repair_from_redis
 from engine.settings import project_root
 from engine.status import Status
 from engine.stores import Stores, script_runner
+from engine.times import from_ms
 
 log = logging.getLogger(__name__)
 queries = aiosql.from_path(project_root() / "engine/queries/recovery.sql", "asyncpg")
@@ -95,7 +98,7 @@ class Lifter:
     async def lift(self, node: Node) -> None:
         """Look at every cell, open the sound ones, load the scripts, rebuild the others.
 
-        Raises NotLiftable while the clocks differ too much.
+        Raises NotLiftable while the clocks differ too much, or when somebody else got in between.
         """
         await self._check_clocks()
         await self._load("recovery")
@@ -106,6 +109,8 @@ class Lifter:
                 to_rebuild.append(cell_id)
         await self._client.script_load(self._scripts["edit"].source)
         await self.apply_outstanding_edits(older_than_s=0)
+        if (now := await self.look()).replid != node.replid or not now.is_master:
+            raise NotLiftable("the node changed its role while it was being lifted")
         await self._load("verb")
         log.info("lifted the node %s, %d cells to rebuild", node.replid[:8], len(to_rebuild))
         for cell_id in to_rebuild:
@@ -120,21 +125,25 @@ class Lifter:
         in_place = found.position is not None and found.position.epoch == row["epoch"] and not found.is_fenced
         if in_place and row["replid"] == node.replid:
             return False
-        if found.position is not None and not found.is_fenced:
-            await self._run("fence", [CellKeys(cell_id).sale])
         if not await self._open_if_sound(cell_id, node):
             await self.rebuild(cell_id, node)
         return True
 
     async def rebuild(self, cell_id: CellId, node: Node) -> None:
-        """Begin a new epoch in Postgres, then write the cell from there."""
+        """Begin a new epoch in Postgres, then write the cell from there.
+
+        Raises BuildVoid when somebody else has opened the cell, or begun to rebuild it, in the meantime.
+        """
+        builder = CellBuilder(cell_id, self._connection, self._client, self._run, self._stores.settings)
         async with self._connection.transaction():
             row = await self._cell(cell_id, lock=True)
             if row is None:
                 return
             epoch = row["epoch"] + 1
+            # Before the commit: from the moment that Postgres knows the new epoch nobody can open the cell
+            # in an older one any more.
+            await builder.begin(epoch)
             await self._begin_epoch(cell_id, epoch, node)
-        builder = CellBuilder(cell_id, self._connection, self._client, self._run, self._stores.settings)
         count = await builder.rebuild(row["event_id"], epoch)
         log.info("rebuilt %s from Postgres: %d bookings, epoch %d", tag(cell_id), count, epoch)
 
@@ -143,7 +152,11 @@ class Lifter:
         edits = Edits(self._stores, self._run)
         rows = edits_queries.cells_with_undecided_edits(self._connection, older_than_s=older_than_s)
         for cell_id in [CellId(row["event_ref"], row["cell"]) async for row in rows]:
-            await edits.apply_outstanding(cell_id)
+            try:
+                await edits.apply_outstanding(cell_id)
+            except RushError as error:
+                # Of a cell that is not open yet, for instance. It must not keep the others from being lifted.
+                log.info("the edits of %s wait: %r", tag(cell_id), error)
 
     async def close_finished(self, retention_s: int) -> None:
         """Take cells out of Redis whose sale has been over for long."""
@@ -155,11 +168,15 @@ class Lifter:
         first, last = ids.id_range(cell_id)
         if await queries.has_holds(self._connection, first=first, last=last):
             return
+        builder = CellBuilder(cell_id, self._connection, self._client, self._run, self._stores.settings)
         async with self._connection.transaction():
             row = await self._cell(cell_id, lock=True)
+            if row is None:
+                return
+            await self._fence_cell(cell_id)
             found = await self._find(cell_id)
-            position = Position(row["epoch"], row["seq"]) if row else None
-            if row is None or found.position != position or found.end != position:
+            position = Position(row["epoch"], row["seq"])
+            if found.position != position or found.end != position:
                 return
             await queries.close_cell(
                 self._connection,
@@ -168,46 +185,90 @@ class Lifter:
                 epoch=row["epoch"],
                 seq=row["seq"],
             )
-        builder = CellBuilder(cell_id, self._connection, self._client, self._run, self._stores.settings)
+        await builder.begin(row["epoch"] + 1)
         await builder.wipe()
         await builder.forget()
         log.info("closed %s: its sale is over", tag(cell_id))
 
     async def _open_if_sound(self, cell_id: CellId, node: Node) -> bool:
-        """Drain the cell and open it in a new epoch; False for one that must be rebuilt, `sale` removed."""
+        """Drain the cell and open it in a new epoch; False for one that must be rebuilt, left fenced."""
         keys = CellKeys(cell_id)
         async with self._connection.transaction():
             row = await self._cell(cell_id, lock=True)
             if row is None:
                 return True
-            offset = Position(row["epoch"], row["seq"])
+            # From here on nothing moves in the cell, and no other recovery that still believes to be the
+            # one (it was stopped, and woke up again) can open it.
+            token = await self._fence_cell(cell_id)
+            before = Position(row["epoch"], row["seq"])
             found = await self._find(cell_id)
-            if found.position is None or found.end is None or row["epoch"] == 0:
-                return await self._unsound(keys)
-            if found.position > offset and (
-                found.position.epoch > offset.epoch or await self._has_gap(keys, offset)
-            ):
-                await self._repair(cell_id, row["event_id"], found)
-                rejected: list[UUID] = []
-                before = found.position
-            elif found.position.epoch != offset.epoch or found.end < offset or found.end != found.position:
-                return await self._unsound(keys)
+            rejected: list[UUID] = []
+            offset = before
+            if await self._is_ahead(keys, found, before):
+                offset = before = await self._repair(cell_id, row["event_id"], found)
+            elif await self._continues(cell_id, found, before):
+                # What survived is kept, also where `sale` did not.
+                offset = await self._drain(cell_id, before, rejected)
             else:
-                rejected = await self._drain(cell_id, keys, offset)
-                before = offset
-            epoch = before.epoch + 1
-            await self._begin_epoch(cell_id, epoch, node)
-        await announce(self._client, cell_id, before, found.position, rejected)
-        moved_from = (found.position.epoch, found.position.seq)
-        reply = await self._run("open", [keys.sale, keys.ledger], *moved_from, epoch)
+                found.position = None
+            is_sound = found.position == found.end == offset
+            if is_sound:
+                await self._begin_epoch(cell_id, offset.epoch + 1, node)
+        if is_sound or offset > before:
+            await announce(self._client, cell_id, before, offset, rejected)
+        if not is_sound:
+            return False
+        arguments = (offset.epoch, offset.seq, offset.epoch + 1, token)
+        reply = await self._run("open", [keys.sale, keys.ledger], *arguments)
         if reply[0] != Status.OK:
-            log.warning("%s moved while it was being opened", tag(cell_id))
-            return await self._unsound(keys)
+            raise NotLiftable(f"somebody else is recovering {tag(cell_id)}")
         return True
 
-    async def _unsound(self, keys: CellKeys) -> bool:
-        await self._client.delete(keys.sale)
+    async def _fence_cell(self, cell_id: CellId) -> str:
+        """Close the cell; the token that opens it again."""
+        token = secrets.token_hex(16)
+        await self._run("fence", [CellKeys(cell_id).sale], token)
+        return token
+
+    async def _is_ahead(self, keys: CellKeys, found: _Found, offset: Position) -> bool:
+        """Whether Postgres was set back, to where the ledger does not reach any more."""
+        position = found.position
+        if position is None or position <= offset or position != found.end:
+            return False
+        return position.epoch > offset.epoch or await self._has_gap(keys, offset)
+
+    async def _continues(self, cell_id: CellId, found: _Found, offset: Position) -> bool:
+        """Whether the ledger goes on from where Postgres is."""
+        if found.end is None or found.end.epoch != offset.epoch or found.end < offset:
+            return False
+        if await self._is_same_history(cell_id, offset):
+            return True
+        log.warning("the ledger of %s is not the one that Postgres has up to %s", tag(cell_id), offset)
         return False
+
+    async def _is_same_history(self, cell_id: CellId, offset: Position) -> bool:
+        """Whether the entry at the offset is the one that was committed.
+
+        A replica that was promoted without its last entries, and served before it was fenced, has others
+        in their place. An entry that is no transition of a booking proves nothing, and is believed.
+        """
+        ledger = CellKeys(cell_id).ledger
+        found: Any = await self._client.xrange(ledger, min=str(offset), max=str(offset))
+        entry = decode_line(offset.seq, found[0][1]).entry if found else None
+        if not isinstance(entry, Reserve | Confirm | Cancel | Expire | Reject):
+            return True
+        return bool(
+            await queries.is_committed(
+                self._connection,
+                event_ref=cell_id.event_ref,
+                cell=cell_id.cell,
+                epoch=offset.epoch,
+                seq=offset.seq,
+                booking_id=entry.booking_id,
+                version=1 if isinstance(entry, Reserve) else entry.version,
+                at=from_ms(entry.at_ms),
+            )
+        )
 
     async def _find(self, cell_id: CellId) -> _Found:
         keys = CellKeys(cell_id)
@@ -220,7 +281,7 @@ class Lifter:
         if await self._client.exists(keys.ledger):
             end = await self._client.xinfo_stream(keys.ledger)
         return _Found(
-            position=Position(int(stated), int(seq)) if stated is not None else None,
+            position=Position(int(stated), int(seq)) if stated is not None and seq is not None else None,
             is_fenced=epoch is None and fenced is not None,
             end=parse_position(end["last-generated-id"]) if end else None,
             version=int(version or 0),
@@ -232,20 +293,21 @@ class Lifter:
         first: Any = await self._client.xrange(keys.ledger, min=f"({offset}", count=1)
         return not first or parse_position(first[0][0]) != Position(offset.epoch, offset.seq + 1)
 
-    async def _drain(self, cell_id: CellId, keys: CellKeys, offset: Position) -> list[UUID]:
-        """Commit what the relay has not, in the transaction that holds the cell's row."""
-        rejected: list[UUID] = []
+    async def _drain(self, cell_id: CellId, offset: Position, rejected: list[UUID]) -> Position:
+        """Commit what the relay has not, in the transaction that holds the cell's row; where that ends."""
+        ledger = CellKeys(cell_id).ledger
         size = self._stores.settings.relay_batch_entries_max
         while True:
-            entries: Any = await self._client.xrange(keys.ledger, min=f"({offset}", count=size)
-            if not entries:
-                return rejected
-            lines = [decode_line(parse_position(id_).seq, fields) for id_, fields in entries]
+            entries: Any = await self._client.xrange(ledger, min=f"({offset}", count=size)
+            lines = dense_lines(offset, entries)
+            if not lines:
+                return offset
             batch = Batch(cell_id=cell_id, epoch=offset.epoch, from_seq=offset.seq, lines=lines)
             rejected += await commit_batch(self._connection, batch)
             offset = batch.after
 
-    async def _repair(self, cell_id: CellId, event_id: UUID, found: _Found) -> None:
+    async def _repair(self, cell_id: CellId, event_id: UUID, found: _Found) -> Position:
+        """Write into Postgres what Redis knows; where Postgres is then."""
         assert found.position is not None
         log.warning("Postgres is behind the ledger of %s: repairing its rows from Redis", tag(cell_id))
         count = await repair_from_redis(self._connection, self._client, cell_id, found.zone_ids)
@@ -258,6 +320,7 @@ class Lifter:
             cell=cell_id.cell,
         )
         log.warning("repaired %d bookings of %s", count, tag(cell_id))
+        return found.position
 
     async def _begin_epoch(self, cell_id: CellId, epoch: int, node: Node) -> None:
         await queries.begin_epoch(

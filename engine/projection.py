@@ -29,6 +29,7 @@ from engine.ledger import (
     Reserve,
     Unreadable,
     decoder,
+    parse_position,
 )
 from engine.settings import project_root
 from engine.stores import Connection
@@ -217,6 +218,17 @@ def decode_line(seq: int, fields: Mapping[bytes, bytes]) -> Line:
         return Line(seq=seq, entry=decoder.decode(text), text=text)
     except (msgspec.MsgspecError, ValueError) as error:
         return Line(seq=seq, entry=Unreadable(str(error)), text=text)
+
+
+def dense_lines(offset: Position, entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Line]:
+    """The entries that continue the offset, up to the first that does not."""
+    lines: list[Line] = []
+    for id_, fields in entries:
+        seq = offset.seq + len(lines) + 1
+        if parse_position(id_) != Position(offset.epoch, seq):
+            break
+        lines.append(decode_line(seq, fields))
+    return lines
 
 
 async def commit_batch(connection: Connection, batch: Batch) -> list[UUID]:

@@ -56,7 +56,15 @@ class CellBuilder:
         self._client = client
         self._run = run
         self._settings = settings
-        self._token = secrets.token_hex(16)
+        self._token = ""
+
+    async def begin(self, epoch: int) -> None:
+        """Make void what any older rebuild still sends.
+
+        Raises BuildVoid when the cell is open, or a rebuild for a later epoch has begun.
+        """
+        self._token = f"{epoch}-{secrets.token_hex(16)}"
+        await self._call("build_begin", [self._keys.sale, self._keys.build], self._token)
 
     async def rebuild(self, event_id: UUID, epoch: int) -> int:
         """Write the whole cell from Postgres and open it in `epoch`; the number of bookings written.
@@ -74,8 +82,7 @@ class CellBuilder:
         return count
 
     async def wipe(self) -> None:
-        """Close the cell and remove all that Redis has of it, but for the token."""
-        await self._call("build_begin", [self._keys.sale, self._keys.build], self._token)
+        """Remove all that Redis has of the cell, but for the token."""
         found: list[bytes] = []
         async for key in self._client.scan_iter(match=self._keys.prefix + "*", count=SCAN_COUNT):
             if key.decode() != self._keys.build:

@@ -16,12 +16,12 @@ import redis
 
 from engine.cells import OPENED_CHANNEL, RECOVERY_CHANNEL
 from engine.durability import announce
-from engine.errors import Fenced, RushError
+from engine.errors import RushError
 from engine.ids import CellId
 from engine.keys import CellKeys, tag
 from engine.lease import RELAY_LOCKS, Lease
-from engine.ledger import Position, parse_position
-from engine.projection import Batch, Line, StaleOffset, commit_batch, decode_line, queries
+from engine.ledger import Position
+from engine.projection import Batch, StaleOffset, commit_batch, dense_lines, queries
 from engine.scripts import ScriptFailed
 from engine.status import Status
 from engine.stores import POSTGRES_ERRORS, Stores
@@ -41,6 +41,7 @@ SHARDS_INTERVAL_S = 2.0
 RETURN_INTERVAL_S = 5.0
 LAG_INTERVAL_S = 1.0
 TRIM_INTERVAL_S = 10.0
+REJECTED_SHOWN_MAX = 5
 COMMITS_MAX = 4
 """Cells that are committed at the same time."""
 
@@ -139,7 +140,7 @@ class Relay:
         return streams or [], info["master_replid"]
 
     async def _carry(self, cell: _Cell, entries: list[Any], replid: str) -> int:
-        lines = self._dense(cell, entries)
+        lines = dense_lines(cell.offset, entries)
         if replid != cell.replid or not lines:
             # Not the node that recovery opened, or not the entry that comes next.
             await self._doubt(cell, replid)
@@ -168,18 +169,8 @@ class Relay:
             cell.history.append((now_s, cell.offset))
         if rejected:
             _dead.inc(len(rejected))
-            log.error("%s: Postgres refused %s", tag(cell.id), ", ".join(map(str, rejected)))
-
-    def _dense(self, cell: _Cell, entries: list[Any]) -> list[Line]:
-        """The entries that continue the offset, up to the first that does not."""
-        lines = []
-        expected = cell.offset
-        for id_, fields in entries:
-            expected = Position(expected.epoch, expected.seq + 1)
-            if parse_position(id_) != expected:
-                break
-            lines.append(decode_line(expected.seq, fields))
-        return lines
+            shown = ", ".join(map(str, rejected[:REJECTED_SHOWN_MAX]))
+            log.error("%s: Postgres refused %d bookings: %s …", tag(cell.id), len(rejected), shown)
 
     async def _reread(self, cell: _Cell) -> bool:
         """Take the offset from Postgres; whether it was another than the relay believed."""
@@ -189,6 +180,9 @@ class Relay:
             self._cells.pop(cell.keys.ledger, None)
             return True
         cell.offset, cell.replid = Position(row["epoch"], row["seq"]), row["replid"]
+        if cell.offset < before[0]:
+            # Postgres was set back: what was durable then is not any more, and must not be trimmed.
+            cell.history.clear()
         return (cell.offset, cell.replid) != before
 
     async def _doubt(self, cell: _Cell, replid: str) -> None:
@@ -265,5 +259,5 @@ async def run(stores: Stores, stop: asyncio.Event) -> None:
                 while not stop.is_set() and not lease.is_lost:
                     await relay.step()
                     backoff.succeeded()
-        except (*POSTGRES_ERRORS, redis.RedisError, Fenced) as error:
+        except (*POSTGRES_ERRORS, redis.RedisError, RushError) as error:
             await sleep_unless(stop, backoff.failed(error))

@@ -19,6 +19,17 @@ WHERE event_ref = :event_ref AND cell = :cell AND closed_at IS NULL;
 -- Whether some open cell was last opened on another node than this.
 SELECT EXISTS (SELECT FROM cells WHERE closed_at IS NULL AND epoch > 0 AND replid IS DISTINCT FROM :replid);
 
+-- name: is_committed(event_ref, cell, epoch, seq, booking_id, version, at)$
+-- Whether the entry at this place is the one that was committed from there, and not another with its id.
+SELECT EXISTS (
+    SELECT FROM bookings
+    WHERE id = :booking_id AND ledger_epoch = :epoch AND ledger_seq = :seq AND version = :version
+      AND greatest(created_at, confirmed_at, ended_at) = :at
+) OR EXISTS (
+    SELECT FROM dead_letters
+    WHERE event_ref = :event_ref AND cell = :cell AND epoch = :epoch AND seq = :seq AND booking_id = :booking_id
+);
+
 -- name: begin_epoch(epoch, replid, event_ref, cell)!
 UPDATE cells SET epoch = :epoch, seq = 0, replid = :replid, opened_at = now(), updated_at = now()
 WHERE event_ref = :event_ref AND cell = :cell;

@@ -236,7 +236,9 @@ class Cell:
         return self._call("open", keys, expected_epoch, expected_seq, new_epoch)
 
     def build_begin(self, token: str) -> Answer:
-        """Begin a rebuild."""
+        """Begin a rebuild; what is open is fenced first."""
+        if self.client.exists(self.keys.sale):
+            self.fence()
         return self._call("build_begin", [self.keys.sale, self.keys.build], token)
 
     def build_wipe(self, token: str, names: Sequence[str]) -> Answer:
