@@ -1,0 +1,133 @@
+"""Recovery and relay driven step by step, to be stopped before any of their calls to a store."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import asyncpg
+
+from engine.lease import Lease
+from engine.lift import Lifter
+from engine.stores import open_redis
+from tests.integration.kit import Event, Rig, until
+from workers.recovery import Recovery
+from workers.relay import Relay
+
+Hook = Callable[[str], Awaitable[None]]
+
+
+class Crash(Exception):
+    """The process dies here."""
+
+
+class _HookedConnection(asyncpg.Connection):
+    hook: Hook | None = None
+
+    async def _ask(self, query: str) -> None:
+        if self.hook is not None:
+            await self.hook(" ".join(query.split())[:60])
+
+    async def execute(self, query: str, *args: Any, **kwargs: Any) -> str:
+        await self._ask(query)
+        return await super().execute(query, *args, **kwargs)
+
+    async def fetch(self, query: str, *args: Any, **kwargs: Any) -> list[Any]:
+        await self._ask(query)
+        return await super().fetch(query, *args, **kwargs)
+
+    async def fetchrow(self, query: str, *args: Any, **kwargs: Any) -> Any:
+        await self._ask(query)
+        return await super().fetchrow(query, *args, **kwargs)
+
+    async def fetchval(self, query: str, *args: Any, **kwargs: Any) -> Any:
+        await self._ask(query)
+        return await super().fetchval(query, *args, **kwargs)
+
+
+class ByHand:
+    """One recovery with its two connections. `hook` is awaited before every call to a store."""
+
+    def __init__(
+        self, rig: Rig, connection: _HookedConnection, client: Any, hook: Hook | None = None
+    ) -> None:
+        self.connection = connection
+        connection.hook = hook
+        if hook is not None:
+            execute = client.execute_command
+
+            async def hooked(*args: Any, **options: Any) -> Any:
+                await hook(" ".join(str(part) for part in args[:2])[:60])
+                return await execute(*args, **options)
+
+            client.execute_command = hooked
+        self._recovery = Recovery(rig.stores, Lifter(rig.stores, connection, client), connection, client)
+
+    async def step(self) -> None:
+        """Look once and do what is to be done."""
+        await self._recovery.step()
+
+
+@contextlib.asynccontextmanager
+async def recovery_by_hand(rig: Rig, hook: Hook | None = None) -> AsyncIterator[ByHand]:
+    """A recovery that takes no lease."""
+    connection = await asyncpg.connect(rig.settings.database_url, connection_class=_HookedConnection)
+    client = open_redis(rig.settings, single=True)
+    try:
+        yield ByHand(rig, connection, client, hook)
+    finally:
+        connection.terminate()
+        await client.aclose()
+
+
+async def recover(rig: Rig, event: Event) -> None:
+    """Let an undisturbed recovery finish; the cell is open then."""
+    async with recovery_by_hand(rig) as recovery:
+
+        async def is_open() -> bool:
+            await recovery.step()
+            position = await rig.position(event)
+            return position is not None and position.epoch == (await rig.offset(event)).epoch
+
+        await until(is_open, "the cell is open")
+
+
+async def relay_all(rig: Rig, event: Event) -> None:
+    """Carry the whole ledger into Postgres, then stop."""
+    async with Lease(rig.settings, "relay") as lease:
+        relay = Relay(rig.stores, lease)
+
+        async def is_done() -> bool:
+            await relay.step()
+            return await rig.position(event) == await rig.offset(event)
+
+        await until(is_done, "the ledger is carried over")
+
+
+class CrashBefore:
+    """A hook that dies before the call with that number, counted from 1."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self.calls: list[str] = []
+
+    async def __call__(self, call: str) -> None:
+        self.calls.append(call)
+        if len(self.calls) == self._number:
+            raise Crash(call)
+
+
+class SleepBefore:
+    """A hook that stops before the call with that number until it is woken."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self.calls: list[str] = []
+        self.asleep = asyncio.Event()
+        self.wake = asyncio.Event()
+
+    async def __call__(self, call: str) -> None:
+        self.calls.append(call)
+        if len(self.calls) == self._number:
+            self.asleep.set()
+            await self.wake.wait()
