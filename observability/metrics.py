@@ -108,6 +108,6 @@ def exposition() -> bytes:
     """All values in Prometheus' text format; reads files in multiprocess mode, so call it in a thread."""
     if values.ValueClass.__name__ == "MmapedValue":
         together = CollectorRegistry()
-        MultiProcessCollector(together)
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
         return generate_latest(together)
     return generate_latest(REGISTRY)
