@@ -9,16 +9,14 @@ happen at once is decided in Postgres: by the unique e-mail, and by a lock on th
 import hashlib
 import re
 import secrets
-from pathlib import Path
-from typing import Any
 from uuid import UUID, uuid4
 
-import aiosql
 import asyncpg
 import msgspec
 
 from engine.errors import Conflict, NotFound, Unauthorized, ValidationFailed
 from engine.passwords import PASSWORD_BYTES_MAX, PASSWORD_CHARACTERS_MIN, PasswordHasher
+from engine.sql import load_queries
 from engine.stores import Connection, Stores
 from engine.times import to_ms
 from engine.tokens import Role, TokenSigner
@@ -30,7 +28,7 @@ REFRESH_TOKEN_BYTES = 32
 # Printable ASCII, one @, a name before it and a dotted host behind. Whether it exists, only an e-mail tells.
 _EMAIL = re.compile(r"[!-?A-~]{1,64}@[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9-]*[A-Za-z0-9])+")
 
-_queries: Any = aiosql.from_path(Path(__file__).parent / "queries" / "accounts.sql", "asyncpg")
+_queries = load_queries("accounts")
 
 
 class Account(msgspec.Struct, frozen=True):

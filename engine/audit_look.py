@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-import aiosql
 import msgspec
 import redis.asyncio.client
 
@@ -20,10 +19,10 @@ from engine.audit_report import EventReport
 from engine.ids import CellId
 from engine.keys import CellKeys
 from engine.ledger import Entry, Position, decoder, parse_position
-from engine.settings import project_root
+from engine.sql import load_queries
 from engine.stores import Connection, Stores
 
-queries = aiosql.from_path(project_root() / "engine/queries/audit.sql", "asyncpg")
+queries = load_queries("audit")
 
 LEDGER_PAGE_ENTRIES = 1_000
 BETWEEN_ENTRIES_MAX = 500_000

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-import aiosql
 import msgspec
 
 from engine import ids, limits
@@ -28,11 +27,11 @@ from engine.errors import (
     ValidationFailed,
 )
 from engine.outcomes import refusal
-from engine.settings import project_root
+from engine.sql import load_queries
 from engine.status import Status
 from engine.stores import POSTGRES_ERRORS, Stores
 
-queries = aiosql.from_path(project_root() / "engine/queries/bookings.sql", "asyncpg")
+queries = load_queries("bookings")
 
 ITEMS_MAX = 8
 QUANTITY_MAX = 1_000

@@ -2,11 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
-from typing import Any
 from uuid import UUID
 
-import aiosql
 import msgspec
 
 from engine import catalogue_forms as forms
@@ -14,9 +11,10 @@ from engine import ids
 from engine.catalogue_changes import check_name
 from engine.edits import ZoneEdit
 from engine.errors import ValidationFailed
+from engine.sql import load_queries
 from engine.stores import Connection
 
-queries: Any = aiosql.from_path(Path(__file__).parent / "queries" / "catalogue_edit.sql", "asyncpg")
+queries = load_queries("catalogue_edit")
 
 
 class NewZoneRow(msgspec.Struct, frozen=True):

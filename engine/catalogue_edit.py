@@ -6,11 +6,8 @@ are not written here at all: they follow the ledger.
 """
 
 import secrets
-from pathlib import Path
-from typing import Any
 from uuid import UUID
 
-import aiosql
 import asyncpg
 from msgspec import UNSET
 
@@ -30,13 +27,14 @@ from engine.catalogue_read import check_owner
 from engine.edits import Edits, Intent, ZoneEdit
 from engine.errors import Conflict, InvalidState, NotFound, ValidationFailed
 from engine.slugs import slug_of, with_suffix
+from engine.sql import load_queries
 from engine.stores import Connection, Stores
 from engine.tokens import Claims
 
 BOOKING_SECRET_BYTES = 32
 SLUG_TRIES_MAX = 8
 
-queries: Any = aiosql.from_path(Path(__file__).parent / "queries" / "catalogue_edit.sql", "asyncpg")
+queries = load_queries("catalogue_edit")
 
 
 class CatalogueEditor:

@@ -3,11 +3,9 @@
 import re
 from collections.abc import AsyncIterable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import aiosql
 import asyncpg
 
 from engine.catalogue_forms import moment
@@ -15,10 +13,11 @@ from engine.catalogue_model import Category, Event, Show, Zone, event_from, show
 from engine.errors import NotFound
 from engine.inventory import Inventory
 from engine.slugs import slug_of
+from engine.sql import load_queries
 from engine.stores import Connection, Stores
 from engine.tokens import Claims
 
-queries: Any = aiosql.from_path(Path(__file__).parent / "queries" / "catalogue_read.sql", "asyncpg")
+queries = load_queries("catalogue_read")
 
 
 class CatalogueReader:

@@ -12,7 +12,6 @@ import time
 from enum import Enum, auto
 from uuid import UUID
 
-import aiosql
 import msgspec
 import redis
 
@@ -20,11 +19,11 @@ from engine import keys
 from engine.ids import CellId
 from engine.keys import parse_tag, tag
 from engine.ledger import Position
-from engine.settings import project_root
+from engine.sql import load_queries
 from engine.stores import POSTGRES_ERRORS, Stores
 
 log = logging.getLogger(__name__)
-queries = aiosql.from_path(project_root() / "engine/queries/bookings.sql", "asyncpg")
+queries = load_queries("bookings")
 
 SILENCE_MAX_S = 0.5
 """How long a waiter relies on announcements before Postgres is asked."""
@@ -32,6 +31,7 @@ POLL_INTERVAL_S = 0.2
 POLL_ROWS_MAX = 1_000
 RECONNECT_INTERVAL_S = 0.2
 LISTEN_TIMEOUT_S = 1.0
+CANCEL_INTERVAL_S = 0.05
 REJECTED_MAX = 10_000
 
 
@@ -106,9 +106,12 @@ class Durability:
 
     async def close(self) -> None:
         """Stop; whoever still waits is told that it is not known yet."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        running = set(self._tasks)
+        while running:
+            # Again and again: asyncio.wait_for of Python 3.11 may lose a cancellation (bpo-37658).
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=CANCEL_INTERVAL_S)
         for waiters in self._waiters.values():
             for waiter in waiters:
                 waiter.settle(Settled.NOT_YET)

@@ -9,7 +9,6 @@ import asyncio
 import time
 from uuid import UUID
 
-import aiosql
 import msgspec
 
 from engine import ids
@@ -17,11 +16,11 @@ from engine.errors import Fenced, InvalidState
 from engine.ids import CellId
 from engine.keys import CellKeys
 from engine.outcomes import refusal
-from engine.settings import project_root
+from engine.sql import load_queries
 from engine.status import Status
 from engine.stores import Connection, RunScript, Stores
 
-queries = aiosql.from_path(project_root() / "engine/queries/edits.sql", "asyncpg")
+queries = load_queries("edits")
 
 VERSIONS_MAX = 1 << 62
 OUTCOME_WAIT_S = 5.0

@@ -14,7 +14,6 @@ import secrets
 from typing import Any
 from uuid import UUID
 
-import aiosql
 import asyncpg
 import msgspec
 import redis.asyncio
@@ -30,13 +29,13 @@ from engine.keys import CellKeys, tag
 from engine.ledger import Cancel, Confirm, Expire, Position, Reject, Reserve, parse_position
 from engine.projection import Batch, commit_batch, decode_line, dense_lines
 from engine.rebuild import CellBuilder, repair_from_redis
-from engine.settings import project_root
+from engine.sql import load_queries
 from engine.status import Status
 from engine.stores import Stores, script_runner
 from engine.times import from_ms
 
 log = logging.getLogger(__name__)
-queries = aiosql.from_path(project_root() / "engine/queries/recovery.sql", "asyncpg")
+queries = load_queries("recovery")
 
 CLOCK_DIFFERENCE_MAX_MS = 2_000
 

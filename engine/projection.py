@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import assert_never
 from uuid import UUID
 
-import aiosql
 import asyncpg
 import msgspec
 
@@ -31,11 +30,11 @@ from engine.ledger import (
     decoder,
     parse_position,
 )
-from engine.settings import project_root
+from engine.sql import load_queries
 from engine.stores import Connection
 from engine.times import from_ms
 
-queries = aiosql.from_path(project_root() / "engine/queries/relay.sql", "asyncpg")
+queries = load_queries("relay")
 
 ORPHAN_SQLSTATE = "RU001"
 """Our own state for an entry whose booking, at that version, or whose zone Postgres does not have."""

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
-import aiosql
 import asyncpg
 import msgspec
 import redis.asyncio
@@ -21,13 +20,14 @@ from engine.booking import RECORD_FIELDS, items_decoder
 from engine.ids import CellId
 from engine.keys import CellKeys
 from engine.ledger import parse_position
-from engine.settings import Settings, project_root
+from engine.settings import Settings
+from engine.sql import load_queries
 from engine.status import Status
 from engine.stores import RunScript
 from engine.times import from_ms, to_ms
 
 log = logging.getLogger(__name__)
-queries = aiosql.from_path(project_root() / "engine/queries/recovery.sql", "asyncpg")
+queries = load_queries("recovery")
 
 SLICE_BOOKINGS_MAX = 200
 """One script call writes so many records: about 3 ms in which no other cell is served."""

@@ -1,7 +1,6 @@
 """What a gateway process works with: made once by its composition root."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -19,7 +18,6 @@ from engine.stores import Stores, open_stores
 from engine.tokens import TokenSigner
 from observability import metrics
 
-CLOSE_TIMEOUT_S = 0.5
 WATCH_INTERVAL_S = 1.0
 
 
@@ -54,9 +52,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         )
     finally:
         watching.cancel()
-        # Bounded: redis-py may swallow a cancellation while it connects, the next one gets through.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(bookings.close(), CLOSE_TIMEOUT_S)
+        await bookings.close()
         hasher.close()
         await stores.close()
 

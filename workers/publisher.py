@@ -2,14 +2,12 @@
 
 import asyncio
 
-import aiosql
-
-from engine.settings import project_root
+from engine.sql import load_queries
 from engine.stores import POSTGRES_ERRORS, Stores
 from observability.metrics import counter
 from workers.backoff import Backoff, sleep_unless
 
-queries = aiosql.from_path(project_root() / "engine/queries/outbox.sql", "asyncpg")
+queries = load_queries("outbox")
 _deleted = counter("outbox_deleted_total")
 
 BATCH_ROWS_MAX = 5_000
