@@ -15,6 +15,8 @@ PACKAGES = ("engine", "gateway", "workers", "observability", "loadtest", "rush")
 FOLDERS = (*PACKAGES, "lua", "migrations", "tests", "requirements", ".ci")
 TEXT = {".py", ".lua", ".sql", ".md", ".toml", ".txt", ".yml", ".yaml", ".json", ".sh", ".cfg", ".html", ""}
 LINES_MAX = 400
+TEST_LINES_MAX = 500
+"""Tables of cases are long, and read line by line."""
 KEY = re.compile(r"rush:[^\s]")
 MAY_LOAD_SCRIPTS = re.compile(r"engine/(lift|rebuild|recovery\w*)\.py|workers/recovery\.py")
 
@@ -106,8 +108,9 @@ def nobody_prints_but_the_commands(path: str, text: str) -> list[str]:
 
 def modules_are_small(path: str, text: str) -> list[str]:
     lines = text.count("\n")
-    too_long = path.endswith((".py", ".lua")) and lines > LINES_MAX
-    return [f"{lines} lines, {LINES_MAX} at most"] if too_long else []
+    allowed = TEST_LINES_MAX if path.startswith("tests/") else LINES_MAX
+    too_long = path.endswith((".py", ".lua")) and lines > allowed
+    return [f"{lines} lines, {allowed} at most"] if too_long else []
 
 
 def what_the_engine_offers_is_described(path: str, text: str) -> list[str]:
