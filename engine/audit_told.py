@@ -27,12 +27,14 @@ class ToldBooking(msgspec.Struct):
 
 
 class Told(msgspec.Struct):
-    """What all buyers of an event were told: everybody, or nothing can be said of the others."""
+    """What all buyers of an event were told."""
 
     bookings: dict[UUID, ToldBooking] = {}
     """By the id in the 201."""
     users_in_doubt: set[UUID] = set()
     """Who had a reserve whose answer never came: there may be a booking that they do not know of."""
+    is_complete: bool = True
+    """Nothing that was told or asked is missing here. Otherwise nothing follows from silence."""
 
 
 class ToldCheck:
@@ -44,6 +46,8 @@ class ToldCheck:
 
     def see(self, row: asyncpg.Record) -> None:
         """A booking in Postgres: somebody asked for it, and for its confirmation."""
+        if not self._told.is_complete:
+            return
         told = self._told.bookings.get(row["id"])
         report = self._view.report
         if told is None:

@@ -141,14 +141,15 @@ def running_text(settings: Settings) -> str:
 def load_running_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """The settings of the `rush up` that runs on this machine; what the environment sets wins.
 
-    Without one they are those of the environment alone. Raises SettingsError.
+    Without one they are those of the environment alone, and nobody who only looks needs the secret that a
+    server must have. Raises SettingsError.
     """
     source = os.environ if environment is None else environment
     folder = Path(source.get(PREFIX + "DATA_DIR", ".rush"))
     try:
         text = (folder / RUNNING_FILE).read_text(encoding="utf-8")
     except OSError:
-        return load_settings(source)
+        return load_settings(source, defaults={PREFIX + "ENV": "development"})
     pairs = (line.partition("=") for line in text.splitlines() if line.startswith(PREFIX))
     return load_settings(source, defaults={name: value for name, _, value in pairs})
 

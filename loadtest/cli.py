@@ -1,0 +1,230 @@
+"""`rush load`: puts an event on sale, sends the crowd, waits for the relay, audits, and says the verdict."""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+
+from engine.audit import audit
+from engine.audit_report import Report
+from engine.settings import Settings, SettingsError, child_environment, load_running_settings
+from engine.stores import Stores, open_stores
+from loadtest.clients import Clients
+from loadtest.options import GRACE_S, IN_FLIGHT_MAX, parse
+from loadtest.organizer import Organizer, Target, TargetError
+from loadtest.plan import Plan, PlanBasket
+from loadtest.profile import Profile, load_profile
+from loadtest.progress import Progress
+from loadtest.report import render, render_html
+from loadtest.stack import own_stack
+from loadtest.tally import Tally
+from loadtest.verdict import EXIT_UNKNOWN, Verdict, judge
+
+EXIT_INTERRUPTED = 130
+ON_SALE_TIMEOUT_S = 30.0
+POLL_S = 0.1
+PROGRESS_INTERVAL_S = 1.0
+ARRIVAL_SLACK = 1.5
+"""How much longer than planned arriving may take before the run is ended."""
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+class Run:
+    """One run against one target."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path, stop: asyncio.Event) -> None:
+        self._options = options
+        self._folder = folder
+        self._stop = stop
+
+    async def run(self, target: Target, settings: Settings) -> Verdict:
+        """From the event to the verdict. Raises TargetError where it cannot begin."""
+        profile = load_profile(self._options.profile)
+        organizer = Organizer(target, settings.jwt_secret)
+        plan = await self._prepare(target, settings, profile, organizer)
+        stores = await open_stores(settings, "load")
+        clients = Clients(plan, self._folder, web_port=self._options.web_port if self._options.web else None)
+        tally = Tally(plan)
+        try:
+            await clients.start(child_environment(settings))
+            await self._follow(clients, tally, stores)
+            report = await self._audit(stores, plan.event_id, tally)
+            verdict = judge(tally, report, is_interrupted=self._stop.is_set())
+            self._write(verdict, plan, profile, target)
+            if self._options.web and clients.is_running and not self._stop.is_set():
+                _say(f"Locust's page stays at http://127.0.0.1:{self._options.web_port} until Ctrl-C.")
+                await self._stop.wait()
+        finally:
+            await clients.close()
+            await stores.close()
+            with contextlib.suppress(TargetError, OSError):
+                await asyncio.to_thread(organizer.pause, plan.event_id)
+        return verdict
+
+    async def _prepare(
+        self, target: Target, settings: Settings, profile: Profile, organizer: Organizer
+    ) -> Plan:
+        options = self._options
+        try:
+            capacities = profile.capacities(options.tickets)
+        except ValueError as error:
+            raise TargetError(f"--tickets: {error}") from None
+        event_id, zone_ids = await asyncio.to_thread(
+            organizer.put_on_sale, profile, capacities, hold_ttl_s=options.hold_ttl
+        )
+        deadline_s = time.monotonic() + ON_SALE_TIMEOUT_S
+        while not await asyncio.to_thread(organizer.is_on_sale, event_id):
+            if time.monotonic() > deadline_s:
+                raise TargetError("the event did not come on sale: does recovery work?")
+            await asyncio.sleep(POLL_S)
+        _say(
+            f"{profile.title}: {options.tickets:,} tickets, {options.people:,} people, "
+            f"{options.rate:,.0f} a second"
+        )
+        arriving_s = options.people / options.rate
+        return Plan(
+            host=target.host,
+            port=target.port,
+            folder=str(self._folder),
+            jwt_secret=settings.jwt_secret,
+            event_id=event_id,
+            capacities={zone_ids[name]: capacity for name, capacity in capacities.items()},
+            zone_names={zone_id: name for name, zone_id in zone_ids.items()},
+            max_per_user=profile.max_per_user,
+            baskets=[
+                PlanBasket(basket.weight, [(zone_ids[name], count) for name, count in basket.items.items()])
+                for basket in profile.baskets
+            ],
+            people=options.people,
+            rate_per_s=options.rate,
+            seed=options.seed,
+            processes=options.processes,
+            connections=max(1, options.connections // options.processes),
+            in_flight_max=max(1, IN_FLIGHT_MAX // options.processes),
+            hold_ttl_s=options.hold_ttl,
+            confirm_share=options.confirm_share,
+            cancel_share=options.cancel_share,
+            keyless_share=options.keyless_share,
+            twice_share=options.twice_share,
+            again_share=options.again_share,
+            think_s=options.think,
+            bound_s=arriving_s * ARRIVAL_SLACK + GRACE_S,
+        )
+
+    async def _follow(self, clients: Clients, tally: Tally, stores: Stores) -> None:
+        """Until all people are done, or somebody presses Ctrl-C."""
+        progress = Progress(tally, stores)
+        bound_s = time.monotonic() + tally.plan.bound_s + GRACE_S
+        while clients.is_running and not tally.is_complete and not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), PROGRESS_INTERVAL_S)
+            clients.read(tally)
+            _say(await progress.line())
+            if time.monotonic() > bound_s:
+                _say("The clients take too long: ending them.")
+                break
+        if not tally.is_complete:
+            if self._stop.is_set():
+                _say("Ending the rush; the verdict follows.")
+            clients.ask_to_stop()
+            await clients.drain(tally)
+        clients.read(tally)
+
+    async def _audit(self, stores: Stores, event_id: UUID, tally: Tally) -> Report | None:
+        _say("Waiting for the relay, then comparing Redis, Postgres and what everybody was told.")
+        return await audit(
+            stores,
+            event_id=event_id,
+            told=tally.told(),
+            relay_wait_s=self._options.relay_wait,
+            say=lambda text: _say(f"… {text}"),
+        )
+
+    def _write(self, verdict: Verdict, plan: Plan, profile: Profile, target: Target) -> None:
+        """The reports, beside what they were made of."""
+        parameters = {
+            "profile": f"{profile.title}. {profile.source}",
+            "target": target.url,
+            "event": plan.event_id,
+            "people": f"{plan.people:,}",
+            "arrivals a second": plan.rate_per_s,
+            "tickets": f"{sum(plan.capacities.values()):,}",
+            "hold time": f"{plan.hold_ttl_s} s",
+            "connections": plan.connections * plan.processes,
+            "processes": plan.processes,
+            "seed": plan.seed,
+            "processor cores": os.cpu_count(),
+        }
+        content = msgspec.json.encode({"verdict": verdict, "parameters": parameters})
+        (self._folder / "verdict.json").write_bytes(msgspec.json.format(content, indent=2))
+        page = render_html(verdict, parameters)
+        (self._folder / "verdict.html").write_text(page, encoding="utf-8")
+
+
+@contextlib.asynccontextmanager
+async def _target(options: argparse.Namespace, folder: Path) -> AsyncIterator[tuple[Target, Settings]]:
+    """The gateway to be loaded, one that runs or one of our own. Raises TargetError."""
+    settings = load_running_settings()
+    target = Target(options.target or f"http://127.0.0.1:{settings.port}")
+    if not options.own_stack and await asyncio.to_thread(target.is_up):
+        if not settings.jwt_secret:
+            raise TargetError(
+                f"{target.url} answers, but its settings are not known: start it with `rush up` in this "
+                "folder, or set RUSH_JWT_SECRET, RUSH_REDIS_URL and RUSH_DATABASE_URL as it has them"
+            )
+        _say(f"Loading {target.url}.")
+        yield target, settings
+        return
+    if options.target:
+        raise TargetError(f"nobody answers at {target.url}")
+    _say("Starting a complete Ticket Rush for this run.")
+    async with own_stack(folder / "stack.log") as (own, own_settings):
+        yield own, own_settings
+
+
+def _new_folder(data_dir: str) -> Path:
+    name = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    for suffix in ("", *(f"-{number}" for number in range(2, 100))):
+        folder = (Path(data_dir) / "load" / (name + suffix)).absolute()
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise TargetError(f"cannot make a new folder in {data_dir}")
+
+
+async def _run(options: argparse.Namespace) -> int:
+    folder = _new_folder(load_running_settings().data_dir)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with _target(options, folder) as (target, settings):
+        verdict = await Run(options, folder, stop).run(target, settings)
+    text = msgspec.json.encode(verdict).decode() if options.json else render(verdict)
+    sys.stdout.write(text + "\n")
+    _say(f"Reports: {folder}")
+    if verdict.is_interrupted and verdict.state == "clean":
+        return EXIT_INTERRUPTED
+    return verdict.exit_status
+
+
+def main(argv: list[str]) -> int:
+    """The command; its exit status."""
+    options = parse(argv)
+    try:
+        return asyncio.run(_run(options))
+    except (TargetError, SettingsError, OSError) as error:
+        _say(f"rush load: {error}")
+        return EXIT_UNKNOWN
