@@ -19,6 +19,7 @@ import pytest
 
 from engine.settings import project_root
 from rush.store import free_port
+from tests.stores import RedisServer
 
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
@@ -27,7 +28,7 @@ STOP_TIMEOUT_S = 30
 class Running:
     """One `rush up`, its output in a file."""
 
-    def __init__(self, folder: Path, *arguments: str, port: int | None = None) -> None:
+    def __init__(self, folder: Path, *arguments: str, port: int | None = None, **environment: str) -> None:
         self.port = port or free_port()
         self.base = f"http://127.0.0.1:{self.port}"
         self._path = folder.with_name(f"output-{time.monotonic_ns()}.txt")
@@ -36,7 +37,7 @@ class Running:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "rush", "up", "--port", str(self.port), *arguments],
                 cwd=project_root(),
-                env=inherited | {"RUSH_DATA_DIR": str(folder), "RUSH_BCRYPT_COST": "4"},
+                env=inherited | {"RUSH_DATA_DIR": str(folder), "RUSH_BCRYPT_COST": "4"} | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -108,11 +109,11 @@ class Running:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """`start(*arguments, port=None)`: a `rush up` on this test's data folder."""
+    """`start(*arguments, port=None, **environment)`: a `rush up` on this test's data folder."""
     started: list[Running] = []
 
-    def make(*arguments: str, port: int | None = None) -> Running:
-        started.append(Running(tmp_path / "data", *arguments, port=port))
+    def make(*arguments: str, port: int | None = None, **environment: str) -> Running:
+        started.append(Running(tmp_path / "data", *arguments, port=port, **environment))
         return started[-1]
 
     yield make
@@ -171,6 +172,19 @@ def test_a_port_in_use_is_said_before_anything_starts(start: Callable[..., Runni
         assert running.process.wait(START_TIMEOUT_S) == 1
     assert f"rush: port {port} on 127.0.0.1 is taken: stop what uses it" in running.output
     assert not (tmp_path / "data" / "postgres").exists()
+
+
+def test_servers_that_the_environment_names_are_used_instead_of_our_own(
+    start: Callable[..., Running], tmp_path: Path, new_redis: Callable[..., RedisServer], database_url: str
+) -> None:
+    redis = new_redis()
+    running = start(RUSH_REDIS_URL=redis.url, RUSH_DATABASE_URL=database_url).until_up()
+    assert reserve(running, running.login())[0] == 201
+    programs = {Path(process.exe()).name for process in running.children()}
+    assert not programs & {"valkey-server", "redis-server", "postgres"}
+    assert not (tmp_path / "data" / "redis").exists()
+    assert running.stop() == 0
+    assert redis.is_running
 
 
 @pytest.mark.slow
