@@ -95,6 +95,7 @@ class Durability:
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
         self._heard: dict[CellId, _Heard] = {}
+        self._connections = stores.line.connections
         self._rejected: dict[UUID, None] = {}
         self._waiters: dict[CellId, set[_Waiter]] = {}
         self._doubtful = asyncio.Event()
@@ -118,8 +119,16 @@ class Durability:
 
     def is_known(self, cell_id: CellId, position: Position) -> bool:
         """Whether the announcements alone say that this entry was reached; never asks anybody."""
+        self._forget_another_node()
         heard = self._heard.get(cell_id)
         return heard is not None and heard.since < position <= heard.until
+
+    def _forget_another_node(self) -> None:
+        # A hot line that was connected anew leads to another node perhaps, one whose ledger has other
+        # entries under the ids that were announced.
+        if self._connections != self._stores.line.connections:
+            self._connections = self._stores.line.connections
+            self._heard.clear()
 
     async def wait(
         self, cell_id: CellId, position: Position, booking_id: UUID, version: int, timeout_ms: int
@@ -157,6 +166,7 @@ class Durability:
 
     def hear(self, announcement: Announcement) -> None:
         """Take one announcement in."""
+        self._forget_another_node()
         cell_id = parse_tag(announcement.cell)
         before = Position(announcement.epoch, announcement.from_seq)
         until = Position(announcement.epoch, announcement.seq)

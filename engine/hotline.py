@@ -50,6 +50,8 @@ class HotLine:
         self._link: RedisLink | None = None
         self._task: asyncio.Task[None] | None = None
         self._first_attempt = asyncio.Event()
+        self.connections = 0
+        """How often it was connected: after another time it may lead to another node."""
 
     @property
     def connected(self) -> bool:
@@ -154,6 +156,7 @@ class HotLine:
         if self._replicas_min:
             link.require_replicas(self._replicas_min)
         self._link = link
+        self.connections += 1
         logger.info("the hot line to %s is up", address)
         return link
 
