@@ -6,7 +6,8 @@ from uuid import uuid4
 import pytest
 
 from engine.errors import InsufficientStock, ReservationExpired
-from tests.integration.kit import Rig, confirm_patiently, differences, until
+from tests.integration.books import differences
+from tests.integration.kit import Rig, confirm_patiently, until
 
 HOLD_S = 2
 GRACE_S = 1.0

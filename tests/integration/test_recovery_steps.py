@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from engine.bookings import Bookings
+from tests.integration.books import LedgerWatch, differences
 from tests.integration.by_hand import (
     Crash,
     CrashBefore,
@@ -21,7 +22,7 @@ from tests.integration.by_hand import (
     recovery_by_hand,
     relay_all,
 )
-from tests.integration.kit import Event, LedgerWatch, Rig, changed, differences
+from tests.integration.kit import Event, Rig, changed
 
 CALLS_MAX = 150
 

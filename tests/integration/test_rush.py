@@ -14,15 +14,8 @@ from engine.errors import InsufficientStock, MaxPerUserExceeded, RushError
 from engine.scripts import Scripts
 from engine.settings import Settings, project_root
 from engine.stores import Stores
-from tests.integration.kit import (
-    Event,
-    Rig,
-    ZoneSampler,
-    confirm_patiently,
-    confirmed_rows,
-    differences,
-    until,
-)
+from tests.integration.books import ZoneSampler, differences
+from tests.integration.kit import Event, Rig, confirm_patiently, confirmed_rows, until
 
 BUYERS = 500
 TICKETS = 100

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from engine.errors import IdempotencyKeyReused
-from tests.integration.kit import Rig, confirm_patiently, differences
+from tests.integration.books import differences
+from tests.integration.kit import Rig, confirm_patiently
 
 
 async def test_one_key_a_hundred_times_across_two_gateways_is_one_booking(rig: Rig) -> None:
