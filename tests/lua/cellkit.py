@@ -106,7 +106,7 @@ class Cell:
             "ledger_max": 1_000_000,
             "zones": " ".join(self.zones),
         }
-        assert self.build_begin("token").status == Status.OK
+        assert self.build_begin("1-token").status == Status.OK
         rows = {
             zone_id: {
                 "show": self.shows[zone.show],
@@ -121,7 +121,7 @@ class Cell:
             }
             for zone_id, zone in zip(self.zones, zones, strict=True)
         }
-        assert self.build_open("token", defaults | sale, rows).status == Status.OK
+        assert self.build_open("1-token", defaults | sale, rows).status == Status.OK
         self.set_time(start_ms)
 
     def remove(self) -> None:
@@ -226,19 +226,17 @@ class Cell:
 
     # --- recovery
 
-    def fence(self) -> Answer:
+    def fence(self, *token: str) -> Answer:
         """Close the cell, everything in it as it is."""
-        return self._call("fence", [self.keys.sale])
+        return self._call("fence", [self.keys.sale], *token)
 
-    def open(self, expected_epoch: int, expected_seq: int, new_epoch: int) -> Answer:
+    def open(self, expected_epoch: int, expected_seq: int, new_epoch: int, *token: str) -> Answer:
         """Begin a new epoch."""
         keys = [self.keys.sale, self.keys.ledger]
-        return self._call("open", keys, expected_epoch, expected_seq, new_epoch)
+        return self._call("open", keys, expected_epoch, expected_seq, new_epoch, *token)
 
     def build_begin(self, token: str) -> Answer:
-        """Begin a rebuild; what is open is fenced first."""
-        if self.client.exists(self.keys.sale):
-            self.fence()
+        """Begin a rebuild; the token is `<epoch>-<random>`."""
         return self._call("build_begin", [self.keys.sale, self.keys.build], token)
 
     def build_wipe(self, token: str, names: Sequence[str]) -> Answer:

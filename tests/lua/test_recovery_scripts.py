@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis
 
 from engine.status import Status
 from tests.lua.cellkit import HOLD_TTL_MS, START_MS, Answer, Cell, Dump, Zone, digest
@@ -73,7 +74,67 @@ def test_open_refuses_where_nothing_is_left(new_cell: NewCell) -> None:
     assert "sale" not in cell.dump()
 
 
+def test_only_who_fenced_a_cell_last_can_open_it(new_cell: NewCell) -> None:
+    cell = new_cell()
+    cell.hold(ALICE)
+    assert cell.fence("woke up late").status == Status.OK
+    assert cell.fence("newer").status == Status.OK
+    assert cell.fence().status == Status.NOT_OPEN, "without a token there is nothing to do"
+    before = cell.dump()
+    for token in ((), ("woke up late",), ("other",)):
+        assert cell.open(1, 1, 2, *token).status == Status.EPOCH_STALE
+    assert cell.dump() == before
+    assert cell.open(1, 1, 2, "newer").status == Status.OK
+    assert not {"fence", "fenced_epoch"} & set(cell.hash("sale"))
+    assert cell.open(2, 0, 3, "newer").status == Status.EPOCH_STALE, "it has been opened already"
+
+
+def test_an_open_cell_that_nobody_fenced_is_opened_without_a_token(new_cell: NewCell) -> None:
+    cell = new_cell()
+    assert cell.open(1, 0, 2, "token").status == Status.EPOCH_STALE
+    assert cell.open(1, 0, 2).status == Status.OK
+
+
+def test_a_token_fences_what_is_there_and_nothing_else(new_cell: NewCell) -> None:
+    cell = new_cell()
+    cell.client.delete(cell.keys.sale)
+    assert cell.fence("token").status == Status.NOT_OPEN
+    assert "sale" not in cell.dump()
+
+
 # --- the rebuild
+
+
+def test_an_open_cell_is_not_rebuilt(new_cell: NewCell) -> None:
+    cell = new_cell()
+    cell.hold(ALICE)
+    before = cell.dump()
+    assert cell.build_begin("9-token").status == Status.BUILD_VOID
+    assert cell.dump() == before
+    cell.fence()
+    assert cell.build_begin("2-token").status == Status.OK
+    assert "sale" not in cell.dump()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_begun"),
+    [
+        ("2-b", "2-a", True),
+        ("2-a", "3-a", True),
+        ("9-a", "10-a", True),
+        ("3-a", "2-b", False),
+        ("10-a", "9-b", False),
+    ],
+)
+def test_of_two_rebuilds_the_one_for_the_later_epoch_goes_on(
+    new_cell: NewCell, first: str, second: str, is_begun: bool
+) -> None:
+    cell = new_cell()
+    cell.fence()
+    assert cell.build_begin(first).status == Status.OK
+    before = cell.dump()
+    assert cell.build_begin(second).status == (Status.OK if is_begun else Status.BUILD_VOID)
+    assert cell.dump() == before | {"build": second if is_begun else first}
 
 
 def build_step(cell: Cell, step: str, token: str) -> Answer:
@@ -98,10 +159,11 @@ def test_a_newer_rebuild_makes_void_what_an_older_one_sends(
     cell = new_cell()
     cell.hold(ALICE)
     if is_begun:
-        cell.build_begin("older")
-        cell.build_begin("newer")
+        cell.fence()
+        cell.build_begin("2-older")
+        cell.build_begin("2-newer")
     before = cell.dump()
-    assert build_step(cell, step, "older").status == Status.BUILD_VOID
+    assert build_step(cell, step, "2-older").status == Status.BUILD_VOID
     assert cell.dump() == before
 
 
@@ -110,7 +172,7 @@ def test_a_finished_rebuild_takes_nothing_more(new_cell: NewCell, step: str) -> 
     cell = new_cell()
     rebuild(cell, cell.dump(), 2)
     before = cell.dump()
-    assert build_step(cell, step, "rebuild").status == Status.BUILD_VOID
+    assert build_step(cell, step, "2-rebuild").status == Status.BUILD_VOID
     assert cell.dump() == before
 
 
@@ -124,15 +186,17 @@ def test_the_cell_is_closed_from_the_begin_of_a_rebuild_to_its_end(new_cell: New
         for answer in (attempt, cell.confirm(ALICE, booking), cell.expire(), cell.edit(1, {})):
             assert answer == (Status.NOT_OPEN, "0-0", ())
 
-    cell.build_begin("rebuild")
+    cell.fence()
     assert_closed()
-    cell.build_wipe("rebuild", [name for name in cell.key_names() if name != cell.keys.build])
+    cell.build_begin("2-rebuild")
+    assert_closed()
+    cell.build_wipe("2-rebuild", [name for name in cell.key_names() if name != cell.keys.build])
     assert list(cell.dump()) == ["build"]
     assert_closed()
-    cell.build_load("rebuild", records_of(dump))
+    cell.build_load("2-rebuild", records_of(dump))
     assert_closed()
     sale, zones = sale_and_zones_of(dump, 2)
-    cell.build_open("rebuild", sale, zones)
+    cell.build_open("2-rebuild", sale, zones)
     assert cell.confirm(ALICE, booking).status == Status.OK
 
 
@@ -156,13 +220,15 @@ def sale_and_zones_of(dump: Dump, epoch: int) -> tuple[dict[str, Any], dict[str,
 
 def rebuild(cell: Cell, dump: Dump, epoch: int) -> None:
     """All steps of a rebuild, the clock as the dump has it."""
-    cell.build_begin("rebuild")
-    cell.build_wipe("rebuild", [name for name in cell.key_names() if name != cell.keys.build])
+    token = f"{epoch}-rebuild"
+    cell.fence()
+    assert cell.build_begin(token).status == Status.OK
+    cell.build_wipe(token, [name for name in cell.key_names() if name != cell.keys.build])
     records = list(records_of(dump).items())
     for begin in range(0, len(records), 3):
-        assert cell.build_load("rebuild", dict(records[begin : begin + 3])).status == Status.OK
+        assert cell.build_load(token, dict(records[begin : begin + 3])).status == Status.OK
     sale, zones = sale_and_zones_of(dump, epoch)
-    assert cell.build_open("rebuild", sale, zones).status == Status.OK
+    assert cell.build_open(token, sale, zones).status == Status.OK
     cell.set_time(int(dump["sale"]["time_ms"]))
 
 
@@ -246,9 +312,10 @@ def test_a_rebuild_of_a_cell_whose_ledger_is_ahead_opens_nothing(new_cell: NewCe
     cell = new_cell()
     dump = cell.dump()
     cell.client.xadd(cell.keys.ledger, {"e": '["open",0]'}, id="9-9")
-    cell.build_begin("rebuild")
+    cell.fence()
+    cell.build_begin("2-rebuild")
     sale, zones = sale_and_zones_of(dump, 2)
     before = cell.dump()
-    with pytest.raises(Exception, match="equal or smaller"):
-        cell.build_open("rebuild", sale, zones)
+    with pytest.raises(redis.ResponseError):
+        cell.build_open("2-rebuild", sale, zones)
     assert cell.dump() == before

@@ -73,8 +73,9 @@ def test_no_script_assigns_a_global(real_backend: Backend) -> None:
         cell.edit(1, {"zones": [{"zone_id": cell.zones[0], "capacity": 50, "price_minor": 1}]}),
     ]
     cell.forward(60_000)
-    answers += [cell.expire(), cell.fence(), cell.open(1, 9, 2), cell.build_begin("t")]
-    answers += [cell.build_wipe("t", [cell.keys.ledger]), cell.build_load("t", {})]
+    answers += [cell.expire(), cell.fence(), cell.open(1, 9, 2), cell.fence("t")]
+    answers += [cell.build_begin("3-t"), cell.build_wipe("3-t", [cell.keys.ledger])]
+    answers += [cell.build_load("3-t", {})]
     assert [answer.status.name for answer in answers] == ["OK"] * len(answers)
     assert real_backend.call("rate", ["rush:rate:{x}"], 1_000, 1) == [1, 0, 0]
 

@@ -1,0 +1,192 @@
+"""Faults, each planted in a copy of lua/: what the state machine must find."""
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from engine.settings import project_root
+
+
+class Mutation(NamedTuple):
+    """One fault: in `file` of lua/, `old` (which stands there once) becomes `new`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+MUTATIONS = (
+    Mutation("stock is not checked", "lib/counted.lua", "zone.available >= quantity", "true"),
+    Mutation(
+        "a person has no limit", "reserve.lua", "return held + quantity > sale.max_per_user", "return false"
+    ),
+    Mutation(
+        "only the first item is taken",
+        "reserve.lua",
+        "    item.zone.kind.take(item.zone_key, item.quantity)",
+        "    if item == wanted[1] then item.zone.kind.take(item.zone_key, item.quantity) end",
+    ),
+    Mutation(
+        "confirm forgets the deadline",
+        "confirm.lua",
+        "record.status == 'expired' or booking.is_due(record, sale.now_ms)",
+        "record.status == 'expired'",
+    ),
+    Mutation(
+        "giving back forgets the buyer",
+        "lib/hold.lua",
+        "redis.call('HINCRBY', keys.buyers, record.user, -record.quantity) == 0",
+        "false",
+    ),
+    Mutation(
+        "confirm writes before it checks",
+        "confirm.lua",
+        "local record = booking.load(KEYS[4])",
+        "local record = booking.load(KEYS[4])\nredis.call('HSET', KEYS[1], 'touched', 1)",
+    ),
+    Mutation(
+        "another request with the same key is answered as a replay",
+        "reserve.lua",
+        "elseif record.fingerprint ~= fingerprint then",
+        "elseif false then",
+    ),
+    Mutation(
+        "sold out is said while more is due",
+        "reserve.lua",
+        "(over_limit() or short) and more_due",
+        "false",
+    ),
+    Mutation(
+        "a deadline is a moment late", "lib/booking.lua", "expires_at_ms <= now_ms", "expires_at_ms < now_ms"
+    ),
+    Mutation("the index is a moment late", "lib/deadlines.lua", "owner, now_ms + 1)", "owner, now_ms)"),
+    Mutation(
+        "an order has no limit",
+        "reserve.lua",
+        "if item.quantity > item.zone.max_per_order then",
+        "if false then",
+    ),
+    Mutation("the show is not compared", "reserve.lua", "item.show ~= item.zone.show", "false"),
+    Mutation(
+        "a person without units stays", "lib/hold.lua", "redis.call('HDEL', keys.buyers, record.user)", ""
+    ),
+    Mutation(
+        "giving back forgets the deadline",
+        "lib/hold.lua",
+        "    if record.status == 'reserved' then",
+        "    if false then",
+    ),
+    Mutation(
+        "confirm leaves the deadline",
+        "confirm.lua",
+        "deadlines.remove(KEYS[3], booking_id, user, record.expires_at_ms, items)",
+        "",
+    ),
+    Mutation(
+        "confirm does not count what is sold",
+        "confirm.lua",
+        "    redis.call('HINCRBY', zone_key, 'confirmed', item[2])",
+        "",
+    ),
+    Mutation(
+        "sold seats are given back as held",
+        "lib/counted.lua",
+        "redis.call('HINCRBY', zone_key, from, -quantity)",
+        "redis.call('HINCRBY', zone_key, 'reserved', -quantity)",
+    ),
+    Mutation(
+        "a refused attempt is free",
+        "reserve.lua",
+        "what the limit is for.\n    gcra.charge(KEYS[5], now_ms, full_at_ms)",
+        "what the limit is for.",
+    ),
+    Mutation(
+        "a collision is answered as a replay",
+        "reserve.lua",
+        "if record.user ~= user then\n            return { status.KEY_COLLISION",
+        "if false then\n            return { status.KEY_COLLISION",
+    ),
+    Mutation(
+        "due holds of a zone are not taken back",
+        "reserve.lua",
+        "plan_take_back('z:' .. item.zone_id, function() return is_short(item) end)",
+        "",
+    ),
+    Mutation(
+        "the buyer's own holds do not come first",
+        "reserve.lua",
+        "plan_take_back('b:' .. user, function() return over_limit() or first_short() end)",
+        "",
+    ),
+    Mutation("the bound is one more", "reserve.lua", "#due == due_max then", "#due == due_max + 1 then"),
+    Mutation(
+        "a full ledger sells on",
+        "reserve.lua",
+        "redis.call('XLEN', keys.ledger) >= sale.ledger_max",
+        "redis.call('XLEN', keys.ledger) > sale.ledger_max",
+    ),
+    Mutation("a paused sale sells on", "reserve.lua", "sale.status ~= 'published' or ", ""),
+    Mutation("a price needs no payment", "confirm.lua", "record.total_minor > 0 and not paid", "false"),
+    Mutation(
+        "anybody may cancel", "cancel.lua", "if not record or record.user ~= user then", "if not record then"
+    ),
+    Mutation(
+        "a confirmed booking may be cancelled",
+        "cancel.lua",
+        "elseif record.status == 'confirmed' then",
+        "elseif false then",
+    ),
+    Mutation("an edit takes seats in use", "edit.lua", "if new_available < 0 or ", "if "),
+    Mutation(
+        "an edit may be skipped", "edit.lua", "elseif sale.version + 1 < version then", "elseif false then"
+    ),
+    Mutation(
+        "a refused edit does not use its version",
+        "edit.lua",
+        "redis.call('HSET', sale.key, 'version', version)",
+        "if outcome == 'applied' then redis.call('HSET', sale.key, 'version', version) end",
+    ),
+    Mutation(
+        "an edit twice counts twice", "edit.lua", "elseif sale.version >= version then", "elseif false then"
+    ),
+    Mutation(
+        "a rebuild forgets the deadlines",
+        "build_load.lua",
+        "    if record.status == 'reserved' then",
+        "    if false then",
+    ),
+    Mutation(
+        "a rebuild forgets the sold units",
+        "build_load.lua",
+        "if record.status == 'reserved' or record.status == 'confirmed' then",
+        "if record.status == 'reserved' then",
+    ),
+    Mutation("an epoch goes on counting", "open.lua", "ARGV[3], 'seq', 0,", "ARGV[3],"),
+    Mutation("a stale lift opens", "open.lua", " and fields[3] == ARGV[2]", ""),
+    Mutation("anybody opens a fenced cell", "open.lua", " or (fields[5] or nil) ~= ARGV[4]", ""),
+    Mutation("an open cell is rebuilt", "build_begin.lua", "if is_open or ", "if "),
+    Mutation("a fenced cell sells on", "fence.lua", "redis.call('HDEL', KEYS[1], 'epoch')", ""),
+    Mutation(
+        "a keyed record is forgotten", "lib/booking.lua", "if record.fingerprint == '' then", "if true then"
+    ),
+    Mutation(
+        "a version stays", "confirm.lua", "'version', record.version + 1,", "'version', record.version,"
+    ),
+    Mutation(
+        "an entry has no place",
+        "lib/ledger.lua",
+        "    sale.seq = sale.seq + 1",
+        "    sale.seq = sale.seq + (sale.seq % 7 == 6 and 2 or 1)",
+    ),
+)
+
+
+def planted(mutation: Mutation, folder: Path) -> Path:
+    """A copy of lua/ with this fault in it."""
+    copy = Path(shutil.copytree(project_root() / "lua", folder / "lua"))
+    path = copy / mutation.file
+    text = path.read_text()
+    assert text.count(mutation.old) == 1, f"{mutation.file} says it {text.count(mutation.old)} times"
+    path.write_text(text.replace(mutation.old, mutation.new))
+    return copy

@@ -1,0 +1,61 @@
+"""The scripts do what a plain model does; with a check taken out of them, that is noticed."""
+
+from pathlib import Path
+
+import pytest
+import redis
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from engine.scripts import Scripts
+from tests.lua import mutations
+from tests.lua.cellkit import Backend
+from tests.lua.machine import CellMachine
+from tests.lua.mutations import Mutation
+
+OFTEN = 18
+"""So many of the planted faults are looked for in every run, the others in the slow one."""
+UNHURRIED = settings(deadline=None, suppress_health_check=list(HealthCheck))
+SEARCH = settings(
+    UNHURRIED,
+    max_examples=400,
+    stateful_step_count=50,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    report_multiple_bugs=False,
+)
+
+
+def run(backend: Backend, how: settings) -> None:
+    """Let the machine run on these scripts."""
+    run_state_machine_as_test(type("Machine", (CellMachine,), {"backend": backend}), settings=how)
+
+
+@pytest.mark.timeout(120)
+def test_the_scripts_do_what_the_model_does(backend: Backend) -> None:
+    run(backend, settings(UNHURRIED, max_examples=40 if backend.is_real else 20, stateful_step_count=40))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_scripts_do_what_the_model_does_for_long(backend: Backend) -> None:
+    run(backend, settings(UNHURRIED, max_examples=1_500 if backend.is_real else 300, stateful_step_count=60))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "mutation",
+    [
+        pytest.param(mutation, id=mutation.name, marks=[pytest.mark.slow] * (number >= OFTEN))
+        for number, mutation in enumerate(mutations.MUTATIONS)
+    ],
+)
+def test_a_planted_fault_is_found(mutation: Mutation, real_backend: Backend, tmp_path: Path) -> None:
+    backend = Backend(real_backend.client, Scripts(mutations.planted(mutation, tmp_path)))
+    with pytest.raises((AssertionError, redis.ResponseError)):
+        run(backend, SEARCH)
+
+
+def test_the_search_finds_nothing_where_nothing_is_planted(real_backend: Backend) -> None:
+    run(real_backend, settings(SEARCH, max_examples=10))
