@@ -8,6 +8,7 @@ local status = require('status')
 local booking = require('booking')
 local cell = require('cell')
 local hold = require('hold')
+local transitions = require('transitions')
 
 local booking_id, user = ARGV[1], ARGV[2]
 local keys = { buyers = KEYS[2], ledger = KEYS[3], deadlines = KEYS[4] }
@@ -21,22 +22,12 @@ if not record or record.user ~= user then
     return { status.BOOKING_UNKNOWN, cell.at(sale) }
 end
 
-local function refusal()
-    if record.status == 'cancelled' then
-        return status.REPLAYED
-    elseif record.status == 'confirmed' then
-        return status.BOOKING_ENDED
-    elseif record.status == 'expired' or booking.is_due(record, sale.now_ms) then
-        return status.BOOKING_EXPIRED
-    end
-end
-
-local refused = refusal()
+local refused, next_status = transitions.check('cancel', record, sale.now_ms)
 if refused then
     return { refused, cell.at(sale), unpack(record.fields) }
 end
 
 -- Nothing above this line writes; nothing below it can refuse.
 
-hold.give_back(keys, sale, booking_id, record, 'cancel', 'cancelled')
+hold.give_back(keys, sale, booking_id, record, 'cancel', next_status)
 return { status.OK, cell.at(sale), unpack(booking.read(record.key)) }

@@ -9,6 +9,7 @@ local booking = require('booking')
 local cell = require('cell')
 local deadlines = require('deadlines')
 local ledger = require('ledger')
+local transitions = require('transitions')
 
 local booking_id, user, code, paid = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
 
@@ -21,19 +22,10 @@ if not record or record.user ~= user then
     return { status.BOOKING_UNKNOWN, cell.at(sale) }
 end
 
-local function refusal()
-    if record.status == 'confirmed' then
-        return status.REPLAYED
-    elseif record.status == 'cancelled' then
-        return status.BOOKING_ENDED
-    elseif record.status == 'expired' or booking.is_due(record, sale.now_ms) then
-        return status.BOOKING_EXPIRED
-    elseif record.total_minor > 0 and not paid then
-        return status.PAYMENT_REQUIRED
-    end
+local refused = transitions.check('confirm', record, sale.now_ms)
+if not refused and record.total_minor > 0 and not paid then
+    refused = status.PAYMENT_REQUIRED
 end
-
-local refused = refusal()
 if refused then
     return { refused, cell.at(sale), unpack(record.fields) }
 end

@@ -8,6 +8,7 @@ local status = require('status')
 local booking = require('booking')
 local cell = require('cell')
 local hold = require('hold')
+local transitions = require('transitions')
 
 local booking_id = ARGV[1]
 local keys = { buyers = KEYS[2], ledger = KEYS[3], deadlines = KEYS[4] }
@@ -19,11 +20,13 @@ end
 local record = booking.load(KEYS[5])
 if not record then
     return { status.BOOKING_UNKNOWN, cell.at(sale) }
-elseif record.status ~= 'reserved' and record.status ~= 'confirmed' then
-    return { status.REPLAYED, cell.at(sale) }
+end
+local refused, next_status = transitions.check('reject', record, sale.now_ms)
+if refused then
+    return { refused, cell.at(sale) }
 end
 
 -- Nothing above this line writes; nothing below it can refuse.
 
-hold.give_back(keys, sale, booking_id, record, 'reject', 'cancelled')
+hold.give_back(keys, sale, booking_id, record, 'reject', next_status)
 return { status.OK, cell.at(sale) }
