@@ -29,9 +29,9 @@ MUTATIONS = (
     ),
     Mutation(
         "confirm forgets the deadline",
-        "confirm.lua",
-        "record.status == 'expired' or booking.is_due(record, sale.now_ms)",
-        "record.status == 'expired'",
+        "lib/transitions.lua",
+        "if verb ~= 'reject' and booking",
+        "if verb == 'cancel' and booking",
     ),
     Mutation(
         "giving back forgets the buyer",
@@ -133,9 +133,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a confirmed booking may be cancelled",
-        "cancel.lua",
-        "elseif record.status == 'confirmed' then",
-        "elseif false then",
+        "lib/transitions.lua",
+        "reserved = 'cancelled', confirmed = status.BOOKING_ENDED",
+        "reserved = 'cancelled', confirmed = 'cancelled'",
     ),
     Mutation("an edit takes seats in use", "edit.lua", "if new_available < 0 or ", "if "),
     Mutation(
