@@ -33,6 +33,7 @@ EXIT_INTERRUPTED = 130
 ON_SALE_TIMEOUT_S = 30.0
 POLL_S = 0.1
 PROGRESS_INTERVAL_S = 1.0
+CLIENTS_START_TIMEOUT_S = 30.0
 ARRIVAL_SLACK = 1.5
 """How much longer than planned arriving may take before the run is ended."""
 
@@ -127,14 +128,17 @@ class Run:
     async def _follow(self, clients: Clients, tally: Tally, stores: Stores) -> None:
         """Until all people are done, or somebody presses Ctrl-C."""
         progress = Progress(tally, stores)
-        bound_s = time.monotonic() + tally.plan.bound_s + GRACE_S
+        start_s = time.monotonic()
+        bound_s = start_s + tally.plan.bound_s + GRACE_S
         while clients.is_running and not tally.is_complete and not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), PROGRESS_INTERVAL_S)
             clients.read(tally)
             _say(await progress.line())
-            if time.monotonic() > bound_s:
-                _say("The clients take too long: ending them.")
+            if time.monotonic() > (bound_s if tally.has_begun else start_s + CLIENTS_START_TIMEOUT_S):
+                _say(
+                    f"The clients take too long: ending them. What they say is in {self._folder}/locust.log."
+                )
                 break
         if not tally.is_complete:
             if self._stop.is_set():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engine.settings import project_root
 from loadtest.plan import Plan
+from loadtest.stack import free_port
 from loadtest.tally import Tally
 from loadtest.told import ToldReader, told_path
 
@@ -41,7 +42,9 @@ class Clients:
             "--exit-code-on-error", "0",
         ]  # fmt: skip
         if self._plan.processes > 1:
-            command += ["--processes", str(self._plan.processes)]
+            port = str(free_port())
+            command += ["--processes", str(self._plan.processes), "--master-bind-host", "127.0.0.1"]
+            command += ["--master-bind-port", port, "--master-port", port]
         if self._web_port is None:
             return [*command, "--headless", "--only-summary"]
         return [*command, "--autostart", "--web-host", "127.0.0.1", "--web-port", str(self._web_port)]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import gevent
-import gevent.pool
+import gevent  # type: ignore[import-untyped]
+import gevent.pool  # type: ignore[import-untyped]
 from geventhttpclient.client import HTTPClient
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 from locust import LoadTestShape, User, events, task
@@ -151,7 +151,7 @@ class Crowd:
         failure = error
         if failure is None and status >= 500:
             failure = RuntimeError(f"{verb} was answered {status}")
-        self._environment.events.request.fire(
+        self._environment.events.request.fire(  # type: ignore[no-untyped-call]
             request_type="POST",
             name=name,
             response_time=(done_s - sent_s) * 1000,
@@ -193,7 +193,8 @@ class RushShape(LoadTestShape):
     def tick(self) -> tuple[int, float] | None:
         """How many users Locust is to have now; None ends the run."""
         plan = _state.plan
-        if _state.done >= plan.processes or self.get_run_time() > plan.bound_s + 2 * LAST_ANSWERS_S:
+        seconds: float = self.get_run_time()  # type: ignore[no-untyped-call]
+        if _state.done >= plan.processes or seconds > plan.bound_s + 2 * LAST_ANSWERS_S:
             return None
         return plan.processes, float(plan.processes)
 
@@ -209,15 +210,15 @@ class _State:
 _state = _State()
 
 
-@events.init_command_line_parser.add_listener
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def _add_option(parser: LocustArgumentParser) -> None:
-    parser.add_argument("--plan", type=Path, required=True, include_in_web_ui=False, help="made by rush load")
+    parser.add_argument("--plan", required=True, include_in_web_ui=False, help="made by rush load")
 
 
-@events.init.add_listener
+@events.init.add_listener  # type: ignore[untyped-decorator]
 def _prepare(environment: Environment, runner: Any = None, **_: Any) -> None:
     assert environment.parsed_options is not None
-    _state.plan = load_plan(environment.parsed_options.plan)
+    _state.plan = load_plan(Path(environment.parsed_options.plan))
     if isinstance(runner, MasterRunner):
         runner.register_message(DONE_MESSAGE, _one_more)
     assert isinstance(runner, LocalRunner | MasterRunner | WorkerRunner)

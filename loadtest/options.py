@@ -5,10 +5,10 @@ import os
 
 from loadtest.profile import NAMES
 
-PEOPLE = 20_000
+PEOPLE = 40_000
 TICKETS_SHARE = 0.3
 """Tickets for each person, where their number is not said: several times more people than tickets."""
-RATE_PER_S = 500.0
+RATE_PER_S = 1_000.0
 CONNECTIONS = 128
 IN_FLIGHT_MAX = 20_000
 PROCESSES_MAX = 64

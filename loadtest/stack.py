@@ -19,7 +19,8 @@ POLL_S = 0.1
 LOG_TAIL_LINES = 15
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port on loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -29,7 +30,7 @@ def _free_port() -> int:
 async def own_stack(log: Path) -> AsyncIterator[tuple[Target, Settings]]:
     """A running stack and its settings; everything of it is gone afterwards. Raises TargetError."""
     with tempfile.TemporaryDirectory(prefix="rush-load-", ignore_cleanup_errors=True) as folder:
-        port = _free_port()
+        port = free_port()
         settings = Settings(
             env="development", redis_url="", database_url="", data_dir=folder, port=port, log_level="warning"
         )

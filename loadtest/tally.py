@@ -96,6 +96,11 @@ class Tally:
                 self.ended.add(line.process)
 
     @property
+    def has_begun(self) -> bool:
+        """Whether any client has said anything."""
+        return bool(self._arrived)
+
+    @property
     def arrived(self) -> int:
         """How many people have arrived."""
         return sum(self._arrived.values())

@@ -128,9 +128,11 @@ def judge(tally: Tally, report: Report | None, *, is_interrupted: bool = False) 
         notes += [f"could not look: {problem}" for problem in report.problems]
     else:
         notes.append("no audit was made")
+    if not tally.accepted:
+        notes.append("nobody was told that a seat is theirs: this run shows nothing")
     if not tally.is_complete:
         notes.append("not every client process finished: what its people were told last is not known")
-    is_sure = report is not None and not report.problems
+    is_sure = report is not None and not report.problems and tally.is_complete and tally.accepted > 0
     resolved, left = tally.unknown()
     late = percentiles(tally.late_ms)
     seconds = max(0.0, tally.last_s - (tally.first_s or tally.last_s))
