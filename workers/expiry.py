@@ -6,6 +6,7 @@ before the hold time has passed, an idle cell costs one call in that time.
 """
 
 import asyncio
+import contextlib
 import heapq
 import logging
 import time
@@ -84,16 +85,24 @@ class Expiry:
 
 async def run(stores: Stores, stop: asyncio.Event) -> None:
     """Sweep until `stop`, through outages of either store."""
-    backoff = Backoff("expiry")
     expiry = Expiry(stores)
-    refresh_at_s = 0.0
-    while not stop.is_set():
-        if time.monotonic() >= refresh_at_s:
-            try:
-                await expiry.refresh_cells()
-                backoff.succeeded()
-                refresh_at_s = time.monotonic() + CELLS_INTERVAL_S
-            except POSTGRES_ERRORS as error:
-                refresh_at_s = time.monotonic() + backoff.failed(error)
+    # Beside the sweeping, not in front of it: a Postgres that hangs must not hold up deadlines.
+    learning = asyncio.create_task(_learn_cells(expiry, stop))
+    while not stop.is_set() and not learning.done():
         if not await expiry.step():
             await sleep_unless(stop, IDLE_S)
+    learning.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await learning
+
+
+async def _learn_cells(expiry: Expiry, stop: asyncio.Event) -> None:
+    backoff = Backoff("expiry")
+    while not stop.is_set():
+        try:
+            await expiry.refresh_cells()
+            backoff.succeeded()
+            pause_s = CELLS_INTERVAL_S
+        except POSTGRES_ERRORS as error:
+            pause_s = backoff.failed(error)
+        await sleep_unless(stop, pause_s)
