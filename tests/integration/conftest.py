@@ -1,11 +1,13 @@
 """The rig that most of these tests run on."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from engine.settings import Settings
 from tests.integration.kit import Rig, changed, open_rig
+from tests.integration.processes import Processes, processes_in
 
 
 @pytest.fixture
@@ -19,3 +21,9 @@ async def rig(quick: Settings) -> AsyncIterator[Rig]:
     """Nothing runs in it yet."""
     async with open_rig(quick) as opened:
         yield opened
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Starts gateways and workers as processes."""
+    yield from processes_in(tmp_path)

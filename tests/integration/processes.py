@@ -1,0 +1,167 @@
+"""Gateways and workers as real processes, to be killed, frozen and woken.
+
+Run as a script it is one of them: `processes.py gateway`, or `processes.py work NAME… [--die WHERE NUMBER]`.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 20.0
+
+
+class Process:
+    """One of our processes; its output is in a file."""
+
+    def __init__(self, settings: Any, log: Path, *arguments: str) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RUSH_")}
+        for name in settings.__struct_fields__:
+            environment["RUSH_" + name.upper()] = str(getattr(settings, name))
+        self._log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).resolve()), *arguments],
+                cwd=ROOT,
+                env=environment | {"PYTHONPATH": str(ROOT)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+
+    @property
+    def log(self) -> str:
+        """What it printed so far."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def code(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it still lives."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    async def said(self, text: str) -> str:
+        """The first line with this text, once it is printed."""
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while True:
+                for line in self.log.splitlines():
+                    if text in line:
+                        return line
+                assert self.code is None, self.log
+                await asyncio.sleep(0.02)
+
+    async def ended(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        """Wait for the end; the exit status."""
+        return await asyncio.to_thread(self._process.wait, timeout_s)
+
+    def kill(self) -> None:
+        """kill -9, and wait."""
+        self.signal(signal.SIGKILL)
+        self._process.wait()
+
+
+class Processes:
+    """Those that one test starts; all are killed with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._all: list[Process] = []
+
+    def work(self, settings: Any, *arguments: str) -> Process:
+        """Workers."""
+        return self._start(settings, "work", *arguments)
+
+    async def gateway(self, settings: Any) -> tuple[Process, int]:
+        """A gateway on a port of its own, listening."""
+        process = self._start(settings, "gateway")
+        return process, int((await process.said("listening on")).split()[-1])
+
+    def _start(self, settings: Any, *arguments: str) -> Process:
+        log = self._folder / f"process-{len(self._all)}.log"
+        process = Process(settings, log, *arguments)
+        self._all.append(process)
+        return process
+
+    def close(self) -> None:
+        """Kill what is left."""
+        for process in self._all:
+            process.kill()
+
+
+# What follows runs in the process itself.
+
+
+def _die_at(where: str, number: int) -> None:
+    """kill -9 at the number-th time that the relay comes to this place."""
+    from engine import projection
+    from workers import relay
+
+    places: dict[str, tuple[Any, str]] = {
+        "before-commit": (relay, "commit_batch"),
+        "in-transaction": (projection.queries, "advance_offset"),
+        "half-written": (projection.queries, "insert_outbox"),
+        "before-announcement": (relay, "announce"),
+    }
+    owner, name = places[where]
+    original = getattr(owner, name)
+    count = iter(range(1, sys.maxsize))
+
+    async def dying(*args: Any, **kwargs: Any) -> Any:
+        if next(count) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await original(*args, **kwargs)
+
+    setattr(owner, name, dying)
+
+
+def main() -> None:
+    """Be one of the processes."""
+    from engine.settings import load_settings
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("role", choices=("gateway", "work"))
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--die", nargs=2)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+    settings = load_settings()
+    if options.role == "gateway":
+        from gateway.server import run
+
+        run(settings, port=0, ready=lambda port: sys.stdout.write(f"listening on {port}\n") and _flush())
+        return
+    from workers.runner import run as run_workers
+
+    if options.die:
+        _die_at(options.die[0], int(options.die[1]))
+    run_workers(settings, options.names)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+
+
+def processes_in(folder: Path) -> Iterator[Processes]:
+    """For a fixture."""
+    processes = Processes(folder)
+    try:
+        yield processes
+    finally:
+        processes.close()
+
+
+if __name__ == "__main__":
+    main()
