@@ -258,8 +258,9 @@ async def _write_or_bisect(
     try:
         async with connection.transaction():
             await _write(connection, batch, fold(lines))
-    except (Orphaned, asyncpg.PostgresError) as error:
-        sqlstate = ORPHAN_SQLSTATE if isinstance(error, Orphaned) else (error.sqlstate or "")
+    except (Orphaned, OverflowError, asyncpg.PostgresError) as error:
+        # OverflowError: a time that no calendar has.
+        sqlstate = (error.sqlstate or "") if isinstance(error, asyncpg.PostgresError) else ORPHAN_SQLSTATE
         if sqlstate != ORPHAN_SQLSTATE and sqlstate[:2] not in ("22", "23"):
             raise
         if len(lines) == 1:
@@ -291,8 +292,8 @@ async def _bury(
 
 
 def _as_json(line: Line) -> str:
-    """The entry as it was; what is not JSON becomes a JSON string without NULs, which Postgres refuses."""
-    if not isinstance(line.entry, Unreadable):
+    """The entry as it was; what is not JSON, or not to Postgres, becomes a JSON string without NULs."""
+    if not isinstance(line.entry, Unreadable) and b"\\u0000" not in line.text:
         return line.text.decode()
     return _encode(line.text.decode(errors="replace").replace("\0", "\ufffd")).decode()
 
