@@ -65,6 +65,7 @@ class Run:
             report = await self._audit(stores, plan.event_id, tally)
             verdict = judge(tally, report, is_interrupted=self._stop.is_set())
             self._write(verdict, plan, profile, target)
+            self._tell(verdict)
             if self._options.web and clients.is_running and not self._stop.is_set():
                 _say(f"Locust's page stays at http://127.0.0.1:{self._options.web_port} until Ctrl-C.")
                 await self._stop.wait()
@@ -157,6 +158,12 @@ class Run:
             say=lambda text: _say(f"… {text}"),
         )
 
+    def _tell(self, verdict: Verdict) -> None:
+        text = msgspec.json.encode(verdict).decode() if self._options.json else render(verdict)
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+        _say(f"Reports: {self._folder}")
+
     def _write(self, verdict: Verdict, plan: Plan, profile: Profile, target: Target) -> None:
         """The reports, beside what they were made of."""
         parameters = {
@@ -216,9 +223,6 @@ async def _run(options: argparse.Namespace) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with _target(options, folder) as (target, settings):
         verdict = await Run(options, folder, stop).run(target, settings)
-    text = msgspec.json.encode(verdict).decode() if options.json else render(verdict)
-    sys.stdout.write(text + "\n")
-    _say(f"Reports: {folder}")
     if verdict.is_interrupted and verdict.state == "clean":
         return EXIT_INTERRUPTED
     return verdict.exit_status
