@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Mapping
 from enum import Enum, auto
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -231,7 +233,18 @@ class Durability:
         )
         async for row in rows:
             waiter = waiters[row["number"] - 1]
-            if row["version"] is not None and row["version"] >= waiter.version:
+            if row["version"] is not None and _is_that_or_later(row, waiter):
                 waiter.settle(Settled.DURABLE)
             elif row["epoch"] is not None and Position(row["epoch"], row["seq"]) >= waiter.position:
                 waiter.settle(Settled.REJECTED)
+
+
+def _is_that_or_later(row: Mapping[str, Any], waiter: _Waiter) -> bool:
+    """Whether the booking's row has the awaited transition, or one that came after it.
+
+    The version alone does not tell: where an epoch lost its end, another transition made the same version
+    in the next one.
+    """
+    if row["version"] == waiter.version:
+        return Position(row["ledger_epoch"], row["ledger_seq"]) == waiter.position
+    return bool(row["version"] > waiter.version and row["ledger_epoch"] == waiter.position.epoch)

@@ -31,9 +31,9 @@ WHERE b.user_id = :user_id
   AND (:event_id::uuid IS NULL OR b.event_id = :event_id);
 
 -- name: durable_versions(booking_ids, event_refs, cells)
--- What Postgres knows of some awaited transitions, in one snapshot: the version of the booking where there is
--- one, and how far the cell is.
-SELECT w.number, b.version, c.epoch, c.seq
+-- What Postgres knows of some awaited transitions, in one snapshot: the last transition of the booking where
+-- there is one, and how far the cell is.
+SELECT w.number, b.version, b.ledger_epoch, b.ledger_seq, c.epoch, c.seq
 FROM unnest(:booking_ids::uuid[], :event_refs::bigint[], :cells::int[])
     WITH ORDINALITY AS w (booking_id, event_ref, cell, number)
 LEFT JOIN bookings b ON b.id = w.booking_id
