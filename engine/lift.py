@@ -114,6 +114,8 @@ class Lifter:
         log.info("lifted the node %s, %d cells to rebuild", node.replid[:8], len(to_rebuild))
         for cell_id in to_rebuild:
             await self.rebuild(cell_id, node)
+        if to_rebuild:
+            await self.apply_outstanding_edits(older_than_s=0)
 
     async def recover_cell(self, cell_id: CellId, node: Node) -> bool:
         """Bring one cell of a lifted node back if it is not open; whether anything had to be done."""

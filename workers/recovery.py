@@ -90,10 +90,10 @@ class Recovery:
             return
         pipeline = self._client.pipeline(transaction=False)
         for row in rows:
-            pipeline.hget(CellKeys(CellId(row["event_ref"], row["cell"])).sale, "epoch")
-        epochs = await pipeline.execute()
-        for row, epoch in zip(rows, epochs, strict=True):
-            if epoch is None or int(epoch) != row["epoch"] or row["epoch"] == 0:
+            pipeline.hmget(CellKeys(CellId(row["event_ref"], row["cell"])).sale, ["epoch", "seq"])
+        positions = await pipeline.execute()
+        for row, (epoch, seq) in zip(rows, positions, strict=True):
+            if epoch is None or seq is None or int(epoch) != row["epoch"] or row["epoch"] == 0:
                 cell_id = CellId(row["event_ref"], row["cell"])
                 if await self._lifter.recover_cell(cell_id, node):
                     log.info("brought %s back", tag(cell_id))

@@ -233,7 +233,7 @@ class Relay:
             pipeline.hmget(cell.keys.sale, "epoch", "seq")
         lag = 0
         for cell, (epoch, seq) in zip(cells, await pipeline.execute(), strict=True):
-            if epoch is not None and int(epoch) == cell.offset.epoch:
+            if epoch is not None and seq is not None and int(epoch) == cell.offset.epoch:
                 lag += int(seq) - cell.offset.seq
         _lag.set(lag)
 
