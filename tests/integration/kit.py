@@ -193,7 +193,7 @@ class Rig:
     async def position(self, event: Event) -> Position | None:
         """Where `sale` says that the ledger is; None where the cell is not open."""
         epoch, seq = await self.redis.hmget(event.keys.sale, ["epoch", "seq"])
-        return Position(int(epoch), int(seq)) if epoch is not None else None
+        return Position(int(epoch), int(seq)) if epoch is not None and seq is not None else None
 
     async def offset(self, event: Event) -> Position:
         """How far Postgres is."""
