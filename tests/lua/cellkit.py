@@ -85,11 +85,17 @@ class Cell:
     """One cell of its own on a backend."""
 
     def __init__(
-        self, backend: Backend, zones: Sequence[Zone] = (Zone(),), *, start_ms: int = START_MS, **sale: Any
+        self,
+        backend: Backend,
+        zones: Sequence[Zone] = (Zone(),),
+        *,
+        cell_id: ids.CellId | None = None,
+        start_ms: int = START_MS,
+        **sale: Any,
     ) -> None:
         self.backend = backend
         self.client = backend.client
-        self.id = ids.CellId(next(_numbers), 0)
+        self.id = cell_id or ids.CellId(next(_numbers), 0)
         self.keys = CellKeys(self.id)
         self.shows = [self.new_id() for _ in range(1 + max((zone.show for zone in zones), default=0))]
         self.zones = [self.new_id() for _ in zones]
