@@ -90,6 +90,8 @@ class Cell:
         zones: Sequence[Zone] = (Zone(),),
         *,
         cell_id: ids.CellId | None = None,
+        zone_ids: Sequence[str] = (),
+        shows: Sequence[str] = (),
         start_ms: int = START_MS,
         **sale: Any,
     ) -> None:
@@ -97,8 +99,10 @@ class Cell:
         self.client = backend.client
         self.id = cell_id or ids.CellId(next(_numbers), 0)
         self.keys = CellKeys(self.id)
-        self.shows = [self.new_id() for _ in range(1 + max((zone.show for zone in zones), default=0))]
-        self.zones = [self.new_id() for _ in zones]
+        self.shows = list(shows) or [
+            self.new_id() for _ in range(1 + max((zone.show for zone in zones), default=0))
+        ]
+        self.zones = list(zone_ids) or [self.new_id() for _ in zones]
         defaults = {
             "epoch": 1,
             "version": 0,

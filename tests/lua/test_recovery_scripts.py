@@ -1,7 +1,7 @@
 """fence, open and the rebuild: how a cell is closed, opened in a new epoch, and written anew."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -232,15 +232,16 @@ def rebuild(cell: Cell, dump: Dump, epoch: int) -> None:
     cell.set_time(int(dump["sale"]["time_ms"]))
 
 
-def live_through(cell: Cell, chance: random.Random, steps: int) -> list[str]:
+def live_through(
+    cell: Cell, chance: random.Random, steps: int, *, rejects: Sequence[str] = ("reject",)
+) -> list[str]:
     """Some random days of a cell; the ids of all bookings."""
+    verbs = ["reserve", "reserve", "reserve", "confirm", "cancel", "forward", "edit", *rejects]
     users = [cell.new_user() for _ in range(5)]
     owners: dict[str, str] = {}
     for step in range(steps):
         user = chance.choice(users)
-        match chance.choice(
-            ["reserve", "reserve", "reserve", "confirm", "cancel", "reject", "forward", "edit"]
-        ):
+        match chance.choice(verbs):
             case "reserve":
                 zones = chance.sample(cell.zones, chance.randint(1, 3))
                 items = [(zone, chance.randint(1, 3)) for zone in zones]
