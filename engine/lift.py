@@ -26,8 +26,19 @@ from engine.edits import queries as edits_queries
 from engine.errors import RushError
 from engine.ids import CellId
 from engine.keys import CellKeys, tag
-from engine.ledger import Cancel, Confirm, Expire, Position, Reject, Reserve, parse_position
-from engine.projection import Batch, commit_batch, decode_line, dense_lines
+from engine.ledger import (
+    Batch,
+    Cancel,
+    Confirm,
+    Expire,
+    Position,
+    Reject,
+    Reserve,
+    decode_line,
+    dense_lines,
+    parse_position,
+)
+from engine.projection import commit_batch
 from engine.rebuild import CellBuilder, repair_from_redis
 from engine.sql import load_queries
 from engine.status import Status

@@ -1,35 +1,20 @@
 """The ledger's entries as rows: what the relay commits to Postgres.
 
-`fold` turns a run of entries into the changes of whole tables, in memory; `commit_batch` writes them in
-one transaction together with the offset. An entry that Postgres refuses is found by bisection and put
-among the dead letters.
+`commit_batch` writes what a run of entries adds up to (engine.fold), whole tables at a time, in one
+transaction together with the offset. An entry that Postgres refuses is found by bisection and put among
+the dead letters.
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import assert_never
+from collections.abc import Sequence
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
 from engine import ids
+from engine.fold import Changes, Orphaned, Row, add_event, fold
 from engine.ids import CellId
-from engine.ledger import (
-    Cancel,
-    Confirm,
-    Edit,
-    Entry,
-    Expire,
-    Item,
-    Open,
-    Position,
-    Reject,
-    Reserve,
-    Unreadable,
-    decoder,
-    parse_position,
-)
+from engine.ledger import Batch, Edit, Line, Reject, Unreadable
 from engine.sql import load_queries
 from engine.stores import Connection
 from engine.times import from_ms
@@ -42,192 +27,6 @@ ORPHAN_SQLSTATE = "RU001"
 
 class StaleOffset(Exception):
     """The cell is not where this batch begins: another one was faster, or a newer epoch has begun."""
-
-
-class Orphaned(Exception):
-    """Some entries change what Postgres does not have."""
-
-
-class Line(msgspec.Struct, frozen=True):
-    """One ledger entry: its seq, what it says, and the text as it was."""
-
-    seq: int
-    entry: Entry | Unreadable
-    text: bytes
-
-
-class Batch(msgspec.Struct, frozen=True):
-    """A run of entries of one epoch, dense, right after `from_seq`."""
-
-    cell_id: CellId
-    epoch: int
-    from_seq: int
-    lines: Sequence[Line]
-
-    @property
-    def before(self) -> Position:
-        """The offset that the batch continues."""
-        return Position(self.epoch, self.from_seq)
-
-    @property
-    def after(self) -> Position:
-        """The offset once it is committed."""
-        return Position(self.epoch, self.from_seq + len(self.lines))
-
-
-class _Row(msgspec.Struct):
-    """A booking as the batch leaves it; `reserve` is None for one of an earlier batch."""
-
-    reserve: Reserve | None
-    version_before: int
-    status: str
-    version: int
-    seq: int
-    confirmed_at: datetime | None = None
-    ended_at: datetime | None = None
-    code: str | None = None
-
-
-class _Counters(msgspec.Struct):
-    capacity: int = 0
-    available: int = 0
-    reserved: int = 0
-    confirmed: int = 0
-    blocked: int = 0
-
-
-class Changes(msgspec.Struct):
-    """What a run of entries does to the tables."""
-
-    bookings: dict[UUID, _Row] = {}
-    zones: dict[UUID, _Counters] = {}
-    events: list[tuple[UUID, int, str, bytes]] = []
-    edits: list[Edit] = []
-
-    def zone(self, zone_id: UUID) -> _Counters:
-        """The counters of one zone, to be added to."""
-        counters = self.zones.get(zone_id)
-        if counters is None:
-            counters = self.zones[zone_id] = _Counters()
-        return counters
-
-
-_encode = msgspec.json.Encoder().encode
-
-
-def fold(lines: Sequence[Line]) -> Changes:
-    """Add up a run of entries. Raises Orphaned for an entry that cannot belong to any booking row."""
-    changes = Changes()
-    for line in lines:
-        entry = line.entry
-        match entry:
-            case Open():
-                pass
-            case Reserve():
-                if entry.booking_id in changes.bookings:
-                    raise Orphaned(f"{entry.booking_id} is reserved twice")
-                row = _Row(reserve=entry, version_before=0, status="reserved", version=1, seq=line.seq)
-                changes.bookings[entry.booking_id] = row
-                for item in entry.items:
-                    counters = changes.zone(item.zone_id)
-                    counters.available -= item.quantity
-                    counters.reserved += item.quantity
-                _add_event(changes, "booking.reserved", entry, 1)
-            case Confirm():
-                row = _moved(changes, entry, "confirmed", line.seq)
-                row.confirmed_at, row.code = from_ms(entry.at_ms), entry.code
-                for item in entry.items:
-                    counters = changes.zone(item.zone_id)
-                    counters.reserved -= item.quantity
-                    counters.confirmed += item.quantity
-                _add_event(changes, "booking.confirmed", entry, entry.version)
-            case Cancel():
-                _give_back(changes, entry, "cancelled", line.seq)
-                _add_event(changes, "booking.cancelled", entry, entry.version)
-            case Expire():
-                _give_back(changes, entry, "expired", line.seq)
-                _add_event(changes, "booking.expired", entry, entry.version)
-            case Reject():
-                # Its booking was refused, so nothing of it is here to be changed.
-                raise Orphaned(f"{entry.booking_id} was refused")
-            case Unreadable():
-                raise Orphaned(entry.reason)
-            case Edit():
-                changes.edits.append(entry)
-                for change in entry.changes:
-                    counters = changes.zone(change.zone_id)
-                    counters.capacity += change.capacity
-                    counters.available += change.available
-                    counters.blocked += change.blocked
-            case _:
-                assert_never(entry)
-    return changes
-
-
-def _moved(changes: Changes, entry: Confirm | Cancel | Expire, status: str, seq: int) -> _Row:
-    row = changes.bookings.get(entry.booking_id)
-    if row is None:
-        row = _Row(
-            reserve=None, version_before=entry.version - 1, status="", version=entry.version - 1, seq=0
-        )
-        changes.bookings[entry.booking_id] = row
-    if row.version != entry.version - 1:
-        raise Orphaned(f"{entry.booking_id} has version {row.version}, the entry makes {entry.version}")
-    row.status, row.version, row.seq = status, entry.version, seq
-    return row
-
-
-def _give_back(changes: Changes, entry: Cancel | Expire, status: str, seq: int) -> None:
-    row = _moved(changes, entry, status, seq)
-    row.ended_at = from_ms(entry.at_ms)
-    for item in entry.items:
-        counters = changes.zone(item.zone_id)
-        counters.available += item.quantity
-        if entry.was == "reserved":
-            counters.reserved -= item.quantity
-        else:
-            counters.confirmed -= item.quantity
-
-
-class _Payload(msgspec.Struct):
-    booking_id: UUID
-    event_id: UUID
-    user_id: UUID
-    version: int
-    at_ms: int
-    items: list[Item]
-
-
-def _add_event(changes: Changes, kind: str, entry: Reserve | Confirm | Cancel | Expire, version: int) -> None:
-    payload = _Payload(
-        booking_id=entry.booking_id,
-        event_id=ids.event_id_of(entry.booking_id),
-        user_id=entry.user_id,
-        version=version,
-        at_ms=entry.at_ms,
-        items=entry.items,
-    )
-    changes.events.append((entry.booking_id, version, kind, _encode(payload)))
-
-
-def decode_line(seq: int, fields: Mapping[bytes, bytes]) -> Line:
-    """Read one entry of the stream."""
-    text = fields.get(b"e", b"")
-    try:
-        return Line(seq=seq, entry=decoder.decode(text), text=text)
-    except (msgspec.MsgspecError, ValueError) as error:
-        return Line(seq=seq, entry=Unreadable(str(error)), text=text)
-
-
-def dense_lines(offset: Position, entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Line]:
-    """The entries that continue the offset, up to the first that does not."""
-    lines: list[Line] = []
-    for id_, fields in entries:
-        seq = offset.seq + len(lines) + 1
-        if parse_position(id_) != Position(offset.epoch, seq):
-            break
-        lines.append(decode_line(seq, fields))
-    return lines
 
 
 async def commit_batch(connection: Connection, batch: Batch) -> list[UUID]:
@@ -264,11 +63,33 @@ async def _write_or_bisect(
         if sqlstate != ORPHAN_SQLSTATE and sqlstate[:2] not in ("22", "23"):
             raise
         if len(lines) == 1:
+            if isinstance(lines[0].entry, Reject) and await _undo(connection, batch, lines[0]):
+                return
             await _bury(connection, batch, lines[0], sqlstate, str(error), rejected)
             return
         middle = len(lines) // 2
         await _write_or_bisect(connection, batch, lines[:middle], rejected)
         await _write_or_bisect(connection, batch, lines[middle:], rejected)
+
+
+async def _undo(connection: Connection, batch: Batch, line: Line) -> bool:
+    """Take back what Postgres has of a refused booking; False where it was refused from the beginning."""
+    entry = line.entry
+    assert isinstance(entry, Reject)
+    undone: int = await queries.undo_booking(
+        connection,
+        booking_id=entry.booking_id,
+        version=entry.version,
+        ended_at=from_ms(entry.at_ms),
+        epoch=batch.epoch,
+        seq=line.seq,
+    )
+    if not undone:
+        return False
+    changes = Changes()
+    add_event(changes, "booking.cancelled", entry, entry.version)
+    await _insert_events(connection, changes)
+    return True
 
 
 async def _bury(
@@ -295,7 +116,7 @@ def _as_json(line: Line) -> str:
     """The entry as it was; what is not JSON, or not to Postgres, becomes a JSON string without NULs."""
     if not isinstance(line.entry, Unreadable) and b"\\u0000" not in line.text:
         return line.text.decode()
-    return _encode(line.text.decode(errors="replace").replace("\0", "\ufffd")).decode()
+    return msgspec.json.encode(line.text.decode(errors="replace").replace("\0", "\ufffd")).decode()
 
 
 async def _write(connection: Connection, batch: Batch, changes: Changes) -> None:
@@ -318,16 +139,20 @@ async def _write(connection: Connection, batch: Batch, changes: Changes) -> None
         )
         _expect(done, len(zones), "zones")
     if changes.events:
-        booking_ids, versions, kinds, payloads = zip(*changes.events, strict=True)
-        await queries.insert_outbox(
-            connection,
-            booking_ids=booking_ids,
-            versions=versions,
-            event_types=kinds,
-            payloads=[payload.decode() for payload in payloads],
-        )
+        await _insert_events(connection, changes)
     if changes.edits:
         await _decide_edits(connection, batch.cell_id, changes.edits)
+
+
+async def _insert_events(connection: Connection, changes: Changes) -> None:
+    booking_ids, versions, kinds, payloads = zip(*changes.events, strict=True)
+    await queries.insert_outbox(
+        connection,
+        booking_ids=booking_ids,
+        versions=versions,
+        event_types=kinds,
+        payloads=[payload.decode() for payload in payloads],
+    )
 
 
 def _expect(done: str, count: int, what: str) -> None:
@@ -335,7 +160,7 @@ def _expect(done: str, count: int, what: str) -> None:
         raise Orphaned(f"{done} of {count} {what}")
 
 
-async def _insert_bookings(connection: Connection, epoch: int, made: list[tuple[UUID, _Row]]) -> None:
+async def _insert_bookings(connection: Connection, epoch: int, made: list[tuple[UUID, Row]]) -> None:
     reserves = [row.reserve for _, row in made if row.reserve is not None]
     await queries.insert_bookings(
         connection,
@@ -366,7 +191,7 @@ async def _insert_bookings(connection: Connection, epoch: int, made: list[tuple[
     )
 
 
-async def _move_bookings(connection: Connection, epoch: int, moved: list[tuple[UUID, _Row]]) -> None:
+async def _move_bookings(connection: Connection, epoch: int, moved: list[tuple[UUID, Row]]) -> None:
     done = await queries.move_bookings(
         connection,
         ids=[booking_id for booking_id, _ in moved],

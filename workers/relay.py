@@ -20,8 +20,8 @@ from engine.errors import RushError
 from engine.ids import CellId
 from engine.keys import CellKeys, tag
 from engine.lease import RELAY_LOCKS, Lease
-from engine.ledger import Position
-from engine.projection import Batch, StaleOffset, commit_batch, dense_lines, queries
+from engine.ledger import Batch, Position, dense_lines
+from engine.projection import StaleOffset, commit_batch, queries
 from engine.scripts import ScriptFailed
 from engine.status import Status
 from engine.stores import POSTGRES_ERRORS, Stores

@@ -43,6 +43,27 @@ WHERE z.id = m.id;
 INSERT INTO outbox (aggregate_type, aggregate_id, version, event_type, payload)
 SELECT 'booking', * FROM unnest(:booking_ids::uuid[], :versions::bigint[], :event_types::text[], :payloads::jsonb[]);
 
+-- name: undo_booking(booking_id, version, ended_at, epoch, seq)$
+-- A booking that was refused after its reservation was taken: end it here as well, and count its items back.
+WITH found AS (
+    SELECT id, status FROM bookings WHERE id = :booking_id AND status IN ('reserved', 'confirmed') FOR UPDATE
+), ended AS (
+    UPDATE bookings b
+    SET status = 'cancelled', version = :version, ended_at = :ended_at, ledger_epoch = :epoch, ledger_seq = :seq,
+        updated_at = now()
+    FROM found WHERE b.id = found.id
+    RETURNING b.id, found.status AS was
+), counted AS (
+    UPDATE seat_zones z
+    SET available_seats = z.available_seats + i.quantity,
+        reserved = z.reserved - CASE WHEN ended.was = 'reserved' THEN i.quantity ELSE 0 END,
+        confirmed = z.confirmed - CASE WHEN ended.was = 'confirmed' THEN i.quantity ELSE 0 END,
+        updated_at = now()
+    FROM ended JOIN booking_items i ON i.booking_id = ended.id
+    WHERE z.id = i.zone_id
+)
+SELECT count(*) FROM ended;
+
 -- name: decide_edits(versions, outcomes, ats, event_ref, cell)!
 -- Edits whose ledger entry came by.
 UPDATE edits e SET outcome = m.outcome, decided_at = m.at

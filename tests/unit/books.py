@@ -10,8 +10,7 @@ import asyncpg
 
 from engine import ids
 from engine.ids import CellId
-from engine.ledger import Position
-from engine.projection import Batch, Line, decode_line
+from engine.ledger import Batch, Line, Position, decode_line
 from engine.status import Status
 from tests.lua.model import Model
 from tests.lua.model_records import ModelZone

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import projection
+from engine.fold import Changes, Orphaned, fold
 from engine.ids import CellId
-from engine.ledger import Position
-from engine.projection import Orphaned, StaleOffset, commit_batch, dense_lines, fold
+from engine.ledger import Position, dense_lines
+from engine.projection import StaleOffset, commit_batch
 from engine.settings import Settings
 from tests.unit.books import (
     CAPACITY,
@@ -96,7 +97,7 @@ def test_edits_add_up() -> None:
 
 
 def test_an_opening_changes_nothing() -> None:
-    assert fold(to_lines([["open", 5]])) == projection.Changes()
+    assert fold(to_lines([["open", 5]])) == Changes()
 
 
 def _gap(life: Life) -> list[list[Any]]:

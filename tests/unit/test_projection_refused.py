@@ -122,6 +122,25 @@ async def test_every_later_entry_of_a_refused_booking_is_set_aside(
     assert [row["seq"] for row in returned] == [6], "the entry that gave the seats back needs no other"
 
 
+@pytest.mark.parametrize("in_one_batch", [True, False])
+async def test_a_booking_that_is_refused_late_is_ended_and_its_seats_are_counted_back(
+    database: Connection, event: Event, in_one_batch: bool
+) -> None:
+    late = Life(event, quantity=3)
+    reserve = late.reserve()
+    late.at_ms = late.expires_at_ms
+    entries = [reserve, late.confirm(), late.give_back("reject", "confirmed")]
+    refused = []
+    for from_seq, run in [(0, entries)] if in_one_batch else [(i, [entries[i]]) for i in range(3)]:
+        refused += await commit_batch(database, to_batch(event, run, from_seq=from_seq))
+    assert refused == [late.id], "the confirm is refused, the reservation and its end are not"
+    found = await tables(database, event)
+    assert [(row[1], row[2]) for row in found["dead"]] == [(2, late.id)]
+    assert await database.fetchval("SELECT status FROM bookings WHERE id = $1", late.id) == "cancelled"
+    assert await database.fetchval("SELECT sum(reserved + confirmed) FROM seat_zones") == 0
+    assert await database.fetchval("SELECT count(*) FROM outbox WHERE event_type = 'booking.cancelled'") == 1
+
+
 async def test_what_nobody_can_read_is_kept_for_those_who_can(database: Connection, event: Event) -> None:
     entries = [Life(event).reserve(), b"no json", ["stolen", 1], ["reserve", "x"], Life(event).reserve()]
     assert await commit_batch(database, to_batch(event, entries)) == []
