@@ -40,7 +40,7 @@ def test_the_scripts_do_what_the_model_does(backend: Backend) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_scripts_do_what_the_model_does_for_long(backend: Backend) -> None:
-    run(backend, settings(UNHURRIED, max_examples=1_500 if backend.is_real else 300, stateful_step_count=60))
+    run(backend, settings(UNHURRIED, max_examples=600 if backend.is_real else 150, stateful_step_count=60))
 
 
 @pytest.mark.timeout(120)
