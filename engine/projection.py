@@ -14,7 +14,7 @@ import msgspec
 from engine import ids
 from engine.fold import Changes, Orphaned, Row, add_event, fold
 from engine.ids import CellId
-from engine.ledger import Batch, Edit, Line, Reject, Unreadable
+from engine.ledger import Batch, Cancel, Edit, Expire, Line, Reject, Unreadable
 from engine.sql import load_queries
 from engine.stores import Connection
 from engine.times import from_ms
@@ -63,7 +63,7 @@ async def _write_or_bisect(
         if sqlstate != ORPHAN_SQLSTATE and sqlstate[:2] not in ("22", "23"):
             raise
         if len(lines) == 1:
-            if isinstance(lines[0].entry, Reject) and await _undo(connection, batch, lines[0]):
+            if await _undo(connection, batch, lines[0]):
                 return
             await _bury(connection, batch, lines[0], sqlstate, str(error), rejected)
             return
@@ -73,9 +73,14 @@ async def _write_or_bisect(
 
 
 async def _undo(connection: Connection, batch: Batch, line: Line) -> bool:
-    """Take back what Postgres has of a refused booking; False where it was refused from the beginning."""
+    """End in Postgres what the entry says has ended; False where there is nothing of it to be ended.
+
+    So it is after a later transition was refused: Redis gave the seats back, and the row has another
+    version than the entry continues, or a time that its constraints do not take.
+    """
     entry = line.entry
-    assert isinstance(entry, Reject)
+    if not isinstance(entry, Cancel | Expire | Reject):
+        return False
     undone: int = await queries.undo_booking(
         connection,
         booking_id=entry.booking_id,

@@ -26,12 +26,12 @@ class Status(IntEnum):
     """the zone belongs to another show than the request says"""
     OVER_ORDER_LIMIT = 9
     """more than one order may take of this zone"""
-    OVER_USER_LIMIT = 10
-    """more than one person may hold of this event"""
-    INSUFFICIENT_STOCK = 11
-    """not enough left"""
-    HOLDS_DUE = 12
+    HOLDS_DUE = 10
     """would be refused, but more holds are due than one call takes back"""
+    OVER_USER_LIMIT = 11
+    """more than one person may hold of this event"""
+    INSUFFICIENT_STOCK = 12
+    """not enough left"""
     LEDGER_FULL = 13
     """the relay is too far behind"""
     BOOKING_UNKNOWN = 14

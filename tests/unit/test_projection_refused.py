@@ -141,6 +141,18 @@ async def test_a_booking_that_is_refused_late_is_ended_and_its_seats_are_counted
     assert await database.fetchval("SELECT count(*) FROM outbox WHERE event_type = 'booking.cancelled'") == 1
 
 
+async def test_an_end_that_postgres_refuses_ends_the_booking_all_the_same(
+    database: Connection, event: Event
+) -> None:
+    life = Life(event, quantity=3)
+    assert await commit_batch(database, to_batch(event, [life.reserve()])) == []
+    early = life.give_back("expire")
+    early[1] = life.expires_at_ms - 1
+    assert await commit_batch(database, to_batch(event, [early], from_seq=1)) == []
+    assert await database.fetchval("SELECT status FROM bookings WHERE id = $1", life.id) == "cancelled"
+    assert await database.fetchval("SELECT sum(reserved) FROM seat_zones") == 0
+
+
 async def test_what_nobody_can_read_is_kept_for_those_who_can(database: Connection, event: Event) -> None:
     entries = [Life(event).reserve(), b"no json", ["stolen", 1], ["reserve", "x"], Life(event).reserve()]
     assert await commit_batch(database, to_batch(event, entries)) == []
