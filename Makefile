@@ -50,8 +50,8 @@ test: install-test ## the tests, without the slow ones; needs no servers on this
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not slow" $(TEST_ARGS)
 
 test-all: install-test ## all tests on the embedded stores, then again on this machine's Redis and Postgres
-	$(BIN)/python -m pytest $(TEST_ARGS)
-	$(BIN)/python -m pytest --stores machine $(TEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(TEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --stores machine $(TEST_ARGS)
 
 check: install-test ## format, lint, types, import directions, Lua, compose file
 	$(BIN)/ruff format --check .
