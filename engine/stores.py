@@ -24,8 +24,15 @@ RESP_VERSION = 2
 """The replies of redis-py have another shape with each version of the protocol."""
 REPLICA_TIMEOUT_S = 1
 
-POSTGRES_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
-"""What a call to Postgres raises while it is away, restarting, or refuses to go on."""
+POSTGRES_ERRORS = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""What a call to Postgres raises while it is away, restarting, or refuses to go on. A connection that
+dies while it is being handed out may raise the last one: asyncpg finds it between two operations."""
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 

@@ -3,6 +3,7 @@
 import re
 import typing
 from collections.abc import Iterator
+from datetime import datetime
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl
@@ -18,6 +19,7 @@ _AT = re.compile(r"^(?P<reason>.*?)(?: - at `(?P<key>key in )?\$(?P<path>.*?)`)?
 _NAMED = re.compile(r"^Object (?:contains unknown|missing required) field `(?P<name>.*)`$", re.DOTALL)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _SLUG = re.compile(r"[a-z0-9-]{1,100}")
+_OFFSET_BLANK = re.compile(r"(?<=[0-9]) (?=[0-9]{2}:[0-9]{2}\Z)", re.ASCII)
 _INTEGER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 
 
@@ -74,9 +76,13 @@ def _with_nul(value: object, path: str) -> Iterator[str]:
 
 
 @cache
-def _integer_fields(form: type) -> frozenset[str]:
+def _fields_of_type(form: type, kind: type) -> frozenset[str]:
     hints = typing.get_type_hints(form)
-    return frozenset(field.encode_name for field in msgspec.structs.fields(form) if hints[field.name] is int)
+    return frozenset(
+        field.encode_name
+        for field in msgspec.structs.fields(form)
+        if kind is hints[field.name] or kind in typing.get_args(hints[field.name])
+    )
 
 
 def decode_query(form: type, query_string: bytes) -> Any:
@@ -97,10 +103,13 @@ def decode_query(form: type, query_string: bytes) -> Any:
             continue
         if "\0" in text:
             raise ValidationFailed(name, "contains a NUL character")
-        if name in _integer_fields(form):
+        if name in _fields_of_type(form, int):
             if not _INTEGER.fullmatch(text):
                 raise ValidationFailed(name, "must be an integer")
             values[name] = int(text)
+        elif name in _fields_of_type(form, datetime):
+            # A `+02:00` that was not escaped arrives with a blank: a query's plus sign is one.
+            values[name] = _OFFSET_BLANK.sub("+", text)
         else:
             values[name] = text
     try:

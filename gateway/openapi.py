@@ -52,13 +52,19 @@ _PATH_IDS: dict[str, dict[str, Any]] = {
     "uuid or slug": {"type": "string", "maxLength": 100},
     "file": {"type": "string"},
 }
-_IDEMPOTENCY_KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "description": "The same key and the same request: the first answer again",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-}
+_IDEMPOTENCY_KEYS = [
+    {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    }
+    for name, description in (
+        ("Idempotency-Key", "The same key and the same request: the first answer again"),
+        ("X-Idempotency-Key", "Another name of it"),
+    )
+]
 
 
 def operation(table: Sequence[Operation]) -> Operation:
@@ -121,7 +127,7 @@ def _parameters(op: Operation) -> list[dict[str, Any]]:
     for name, schema in components[op.query.__name__]["properties"].items():
         parameters.append({"name": name, "in": "query", "required": False, "schema": schema})
     if op.handler is None:
-        parameters.append(_IDEMPOTENCY_KEY)
+        parameters += _IDEMPOTENCY_KEYS
     return parameters
 
 
@@ -156,6 +162,8 @@ def _refusals(op: Operation) -> list[str]:
         codes.append("SERVICE_UNAVAILABLE")
     if op.auth != "none":
         codes += ["UNAUTHORIZED", "RATE_LIMITED"]
+    elif op.path.startswith("/api/") and op.method == "GET":
+        codes.append("RATE_LIMITED")
     if op.auth == "organizer":
         codes.append("FORBIDDEN")
     if op.path == "/readyz":

@@ -9,14 +9,28 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from engine.errors import ValidationFailed
 from engine.settings import Settings
 from gateway.app import create_app
+from gateway.errors import render
+from gateway.wire import new_request_id, plain_http
 
 BACKLOG = 4096
 SHUTDOWN_TIMEOUT_S = 10
 """More than a confirm waits: who is being answered gets the answer."""
 KEEP_ALIVE_TIMEOUT_S = 30
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol, which answers what is not HTTP in the contract's envelope too."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse bytes that the parser does not take, and close."""
+        status, _, body = render(ValidationFailed("request", "is not HTTP/1.1"))
+        self.transport.write(plain_http(new_request_id(), status, body))
+        self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -44,7 +58,7 @@ def run(settings: Settings, *, port: int | None = None, ready: Callable[[int], N
     config = uvicorn.Config(
         create_app(settings),
         loop="uvloop",
-        http="httptools",
+        http=_Protocol,
         ws="none",
         lifespan="on",
         backlog=BACKLOG,

@@ -4,6 +4,7 @@ import itertools
 import re
 import secrets
 from collections.abc import Iterable
+from http import HTTPStatus
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -41,6 +42,11 @@ _request_ids = (
 )
 
 
+def new_request_id() -> bytes:
+    """An id for a request that brought none."""
+    return next(_request_ids)
+
+
 class Head:
     """The headers of a request that matter to us, read in one pass."""
 
@@ -70,7 +76,7 @@ class Head:
                     value if self.forwarded_for is None else self.forwarded_for + b"," + value
                 )
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
-            request_id = next(_request_ids)
+            request_id = new_request_id()
         self.request_id = request_id
 
     def token(self) -> bytes:
@@ -153,6 +159,19 @@ async def send_page(send: Send, request_id: bytes, page: "Page") -> None:
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": page.body})
+
+
+def plain_http(request_id: bytes, status: int, body: bytes) -> bytes:
+    """A JSON answer as it goes over the wire, for a request that never became ASGI's; the last one of
+    its connection."""
+    head = [
+        b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode()),
+        b"content-length: %d" % len(body),
+        b"x-request-id: " + request_id,
+        *(name + b": " + value for name, value in _JSON),
+        b"connection: close",
+    ]
+    return b"\r\n".join([*head, b"", body])
 
 
 class Page(msgspec.Struct, frozen=True):

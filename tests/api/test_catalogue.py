@@ -309,6 +309,9 @@ async def test_the_public_list_is_filtered_and_paged_newest_first(
     assert await titles(per_page=2, page=2) == ["100% Jazz"]
     beyond = (await ready.get(f"{API}/events?page=9")).json()
     assert (beyond["data"], beyond["meta"]["total"]) == ([], 3)
+    # An offset whose plus sign was not escaped: in a query that is a blank.
+    answer = await ready.get(f"{API}/events?from=2027-03-10T21:00:00+01:00")
+    assert [event["title"] for event in answer.json()["data"]] == ["Rock", "Opera_Gala"]
     for query in ("from=yesterday", "to=2027-03-10T20:00:00", "q=%00", "q=%ff", "from=0001-01-01T00:00:00Z"):
         assert refusal(await ready.get(f"{API}/events?{query}")) == (400, "VALIDATION_ERROR"), query
 

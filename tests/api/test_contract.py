@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -9,9 +10,11 @@ import asyncpg
 import httpx
 import msgspec
 import pytest
+import swagger_ui_bundle  # type: ignore[import-untyped]
 
 from engine import errors as engine_errors
 from engine.settings import Settings
+from engine.stores import POSTGRES_ERRORS
 from gateway import errors as gateway_errors
 from gateway import openapi
 from gateway.decode import Nothing
@@ -89,6 +92,18 @@ async def test_the_contract_is_served_and_shown(client: httpx.AsyncClient) -> No
         assert (await client.get("/docs/" + name.split('"')[0])).status_code == 200
     assert refusal(await client.get("/docs/../app.py")) == (404, "NOT_FOUND")
     assert refusal(await client.get("/docs/index.html")) == (404, "NOT_FOUND")
+
+
+def test_the_page_of_the_contract_can_show_openapi_31() -> None:
+    # Swagger UI before 5 shows "Unable to render this definition" for it.
+    version = Path(str(swagger_ui_bundle.swagger_ui_path)).name.removeprefix("swagger-ui-")
+    assert int(version.split(".")[0]) >= 5
+
+
+def test_what_asyncpg_raises_when_postgres_dies_between_two_operations_is_503() -> None:
+    died = asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+    assert gateway_errors.to_rush_error(died, b"-").http_status == 503
+    assert isinstance(died, POSTGRES_ERRORS)
 
 
 async def test_healthz_needs_no_store_and_readyz_says_what_is_missing(client: httpx.AsyncClient) -> None:

@@ -89,6 +89,33 @@ async def test_a_body_in_chunks_is_counted_while_it_is_read(
     await writer.wait_closed()
 
 
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\x16\x03\x01\x02\x00\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+    ],
+)
+async def test_what_is_not_http_is_refused_in_the_envelope_too(
+    servers: tuple[list[subprocess.Popen[str]], int], request_bytes: bytes
+) -> None:
+    _, port = servers
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request_bytes)
+    async with asyncio.timeout(5):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+    status, *lines = head.lower().split(b"\r\n")
+    headers = dict(line.split(b": ", 1) for line in lines)
+    assert status == b"http/1.1 400 bad request"
+    assert headers[b"x-request-id"]
+    assert headers[b"connection"] == b"close"
+    assert int(headers[b"content-length"]) == len(body)
+    assert json.loads(body)["error"]["code"] == "VALIDATION_ERROR"
+
+
 async def test_an_answer_to_head_has_no_body(servers: tuple[list[subprocess.Popen[str]], int]) -> None:
     _, port = servers
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
