@@ -1,6 +1,7 @@
 """Gateways and workers as real processes, to be killed, frozen and woken.
 
-Run as a script it is one of them: `processes.py gateway`, or `processes.py work NAME… [--die WHERE NUMBER]`.
+Run as a script it is one of them: `processes.py gateway`, or `processes.py work NAME…`, which can be told to
+`--die WHERE NUMBER` or to `--freeze WHERE NUMBER`.
 """
 
 import argparse
@@ -67,6 +68,11 @@ class Process:
         """Wait for the end; the exit status."""
         return await asyncio.to_thread(self._process.wait, timeout_s)
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether a SIGSTOP has reached it."""
+        return Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
     def kill(self) -> None:
         """kill -9, and wait."""
         self.signal(signal.SIGKILL)
@@ -104,9 +110,9 @@ class Processes:
 # What follows runs in the process itself.
 
 
-def _die_at(where: str, number: int) -> None:
-    """kill -9 at the number-th time that the relay comes to this place."""
-    from engine import projection
+def _strike_at(where: str, number: int, blow: signal.Signals) -> None:
+    """Kill or freeze this process when it comes to that place for the number-th time."""
+    from engine import lift, projection
     from workers import relay
 
     places: dict[str, tuple[Any, str]] = {
@@ -114,17 +120,21 @@ def _die_at(where: str, number: int) -> None:
         "in-transaction": (projection.queries, "advance_offset"),
         "half-written": (projection.queries, "insert_outbox"),
         "before-announcement": (relay, "announce"),
+        "fencing": (lift.Lifter, "_fence_cell"),
+        "beginning-an-epoch": (lift.Lifter, "_begin_epoch"),
+        "opening": (lift, "announce"),
+        "loading": (lift.Lifter, "_load"),
     }
     owner, name = places[where]
     original = getattr(owner, name)
     count = iter(range(1, sys.maxsize))
 
-    async def dying(*args: Any, **kwargs: Any) -> Any:
+    async def struck(*args: Any, **kwargs: Any) -> Any:
         if next(count) == number:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), blow)
         return await original(*args, **kwargs)
 
-    setattr(owner, name, dying)
+    setattr(owner, name, struck)
 
 
 def main() -> None:
@@ -135,6 +145,7 @@ def main() -> None:
     parser.add_argument("role", choices=("gateway", "work"))
     parser.add_argument("names", nargs="*")
     parser.add_argument("--die", nargs=2)
+    parser.add_argument("--freeze", nargs=2)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stdout)
     settings = load_settings()
@@ -145,8 +156,9 @@ def main() -> None:
         return
     from workers.runner import run as run_workers
 
-    if options.die:
-        _die_at(options.die[0], int(options.die[1]))
+    for where, blow in ((options.die, signal.SIGKILL), (options.freeze, signal.SIGSTOP)):
+        if where:
+            _strike_at(where[0], int(where[1]), blow)
     run_workers(settings, options.names)
 
 

@@ -6,6 +6,7 @@ lost at all; and no ledger id comes twice.
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from uuid import UUID, uuid4
 
@@ -22,7 +23,8 @@ from tests.integration.by_hand import (
     recovery_by_hand,
     relay_all,
 )
-from tests.integration.kit import Event, Rig, changed
+from tests.integration.kit import Event, Impatience, Rig, changed, until
+from tests.integration.processes import Processes
 
 CALLS_MAX = 150
 
@@ -53,6 +55,14 @@ async def _flush_all_and_scripts(rig: Rig, event: Event) -> None:
 
 KEEPS_ALL = [_flush_scripts, _delete_sale, _delete_sale_and_flush_scripts]
 LOSES_ALL = [_flush_all, _flush_all_and_scripts]
+BREAKS = [
+    _flush_scripts,
+    _flush_all,
+    *(
+        pytest.param(each, marks=pytest.mark.slow)
+        for each in (_delete_sale, _delete_sale_and_flush_scripts, _flush_all_and_scripts)
+    ),
+]
 
 
 class Sale:
@@ -106,7 +116,7 @@ async def sale(rig: Rig) -> AsyncIterator[Sale]:
     await watch.close()
 
 
-@pytest.mark.parametrize("break_it", [*KEEPS_ALL, *LOSES_ALL])
+@pytest.mark.parametrize("break_it", BREAKS)
 async def test_recovery_that_dies_anywhere_is_finished_by_the_next(sale: Sale, break_it: Break) -> None:
     rig, event = sale.rig, sale.event
     for number in range(1, CALLS_MAX):
@@ -129,7 +139,7 @@ async def test_recovery_that_dies_anywhere_is_finished_by_the_next(sale: Sale, b
     assert len(hook.calls) > 10
 
 
-@pytest.mark.parametrize("break_it", [*KEEPS_ALL, *LOSES_ALL])
+@pytest.mark.parametrize("break_it", BREAKS)
 async def test_recovery_that_sleeps_anywhere_and_wakes_later_does_no_harm(
     sale: Sale, break_it: Break
 ) -> None:
@@ -172,3 +182,35 @@ async def _end_its_transaction(rig: Rig, connection: asyncpg.Connection) -> None
         "WHERE pid = $1 AND state LIKE 'idle in transaction%'",
         connection.get_server_pid(),
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("break_it", "where"),
+    [
+        (_flush_scripts, "fencing"),
+        (_flush_scripts, "opening"),
+        (_flush_scripts, "loading"),
+        (_flush_all_and_scripts, "beginning-an-epoch"),
+    ],
+)
+async def test_a_recovery_process_frozen_for_longer_than_its_lease_does_no_harm(
+    sale: Sale, processes: Processes, break_it: Break, where: str
+) -> None:
+    rig, event = sale.rig, sale.event
+    await sale.sell()
+    if break_it in LOSES_ALL:
+        await sale.forget_what_is_not_durable()
+    epoch = (await rig.offset(event)).epoch
+    await break_it(rig, event)
+    frozen = processes.work(rig.settings, "recovery", "--freeze", where, "1")
+    await until(lambda: frozen.code is None and frozen.is_frozen, "it is frozen")
+    rig.work("recovery")
+    await Impatience().until_selling(sale.gateway, event)
+    await sale.sell()
+    frozen.signal(signal.SIGCONT)
+    for _ in range(20):
+        await Impatience().until_selling(sale.gateway, event)
+        await asyncio.sleep(0.05)
+    await sale.sell()
+    await sale.check(epoch)
