@@ -14,7 +14,6 @@ from msgspec import UNSET, Meta, UnsetType
 
 from engine import money
 from engine.errors import ValidationFailed
-from engine.times import to_ms
 
 SHOWS_MAX = 100
 ZONES_MAX = 1_000
@@ -134,11 +133,6 @@ def moment(field: str, value: datetime) -> datetime:
     if not TIME_MIN <= utc <= TIME_MAX:
         raise ValidationFailed(field, f"must lie between {TIME_MIN.year} and {TIME_MAX.year}")
     return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
-
-
-def moment_ms(field: str, value: datetime) -> int:
-    """The same in milliseconds since 1970."""
-    return to_ms(moment(field, value))
 
 
 def check_slug(slug: str) -> None:

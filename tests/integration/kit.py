@@ -278,6 +278,10 @@ async def confirmed_rows(rig: Rig, event: Event) -> set[UUID]:
     return {row["id"] for row in rows}
 
 
+HANGS_S = 2.5
+"""An answer that takes longer than this was waited for, not given at once."""
+
+
 class Impatience:
     """How long each answer took, so that a 503 is one at once and no hanging."""
 

@@ -15,13 +15,12 @@ from engine import ids
 from engine.settings import Settings
 from engine.tokens import TokenSigner
 from tests.integration.books import ZoneSampler, differences
-from tests.integration.kit import Event, Rig, changed, confirmed_rows, open_rig, until
+from tests.integration.kit import HANGS_S, Event, Rig, changed, confirmed_rows, open_rig, until
 from tests.integration.processes import Process, Processes
 from tests.stores import RedisServer
 
 API = "/api/v1/bookings"
 BUYERS, TICKETS = 500, 100
-HANGS_S = 2.5
 
 
 class Site:

@@ -15,6 +15,7 @@ from engine.errors import RushError
 from engine.settings import Settings
 from tests.integration.books import LedgerWatch, differences
 from tests.integration.kit import (
+    HANGS_S,
     Event,
     Impatience,
     Rig,
@@ -26,8 +27,6 @@ from tests.integration.kit import (
     until,
 )
 from tests.stores import MachinePostgres, PostgresServer, RedisServer
-
-HANGS_S = 2.5
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from engine.settings import Settings
 from engine.stores import open_redis
 from tests.integration.books import LedgerWatch, differences
 from tests.integration.kit import (
+    HANGS_S,
     Event,
     Impatience,
     Rig,
@@ -31,8 +32,6 @@ from tests.integration.kit import (
 )
 from tests.integration.proxy import Proxy
 from tests.stores import RedisServer
-
-HANGS_S = 2.5
 
 
 class Pair:

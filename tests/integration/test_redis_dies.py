@@ -11,6 +11,7 @@ from engine.errors import RushError
 from engine.settings import Settings
 from tests.integration.books import LedgerWatch, differences
 from tests.integration.kit import (
+    HANGS_S,
     Event,
     Impatience,
     Rig,
@@ -22,9 +23,6 @@ from tests.integration.kit import (
     until,
 )
 from tests.stores import RedisServer
-
-HANGS_S = 2.5
-"""An answer that takes longer than this was waited for, not given at once."""
 
 
 @pytest.fixture

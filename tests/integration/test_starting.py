@@ -11,12 +11,19 @@ import pytest
 from engine.errors import ServiceUnavailable
 from engine.settings import Settings
 from tests.integration.books import differences
-from tests.integration.kit import Impatience, changed, confirm_patiently, insert_event, open_rig, until
+from tests.integration.kit import (
+    HANGS_S,
+    Impatience,
+    changed,
+    confirm_patiently,
+    insert_event,
+    open_rig,
+    until,
+)
 from tests.integration.processes import Processes
 from tests.stores import PostgresServer, RedisServer
 
 STOP_S = 20.0
-HANGS_S = 2.5
 
 
 @pytest.mark.parametrize("away", ["redis", "postgres", "both"])
