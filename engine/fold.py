@@ -1,22 +1,19 @@
 """Adding up a run of ledger entries, in memory: what it does to the rows of Postgres."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import assert_never
-from uuid import UUID
 
 import msgspec
 
-from engine import ids
-from engine.ledger import Cancel, Confirm, Edit, Expire, Item, Line, Open, Reject, Reserve, Unreadable
-from engine.times import from_ms
+from engine.ledger import Edit, Open
+from engine.lines import Cancel, Confirm, Expire, Item, Line, Reject, Reserve, Unreadable
 
 
 class Orphaned(Exception):
     """Some entries change what Postgres does not have."""
 
 
-class Row(msgspec.Struct):
+class Row(msgspec.Struct, gc=False):
     """A booking as the batch leaves it; `reserve` is None for one of an earlier batch."""
 
     reserve: Reserve | None
@@ -24,8 +21,8 @@ class Row(msgspec.Struct):
     status: str
     version: int
     seq: int
-    confirmed_at: datetime | None = None
-    ended_at: datetime | None = None
+    confirmed_at_ms: int | None = None
+    ended_at_ms: int | None = None
     code: str | None = None
 
 
@@ -39,15 +36,19 @@ class Counters(msgspec.Struct):
     blocked: int = 0
 
 
-class Changes(msgspec.Struct):
-    """What a run of entries does to the tables."""
+Event = tuple[str, int, str, bytes]
+"""A domain event: the booking, its version, the event's name, and what it says as JSON."""
 
-    bookings: dict[UUID, Row] = {}
-    zones: dict[UUID, Counters] = {}
-    events: list[tuple[UUID, int, str, bytes]] = []
+
+class Changes(msgspec.Struct):
+    """What a run of entries does to the tables; ids as text."""
+
+    bookings: dict[str, Row] = {}
+    zones: dict[str, Counters] = {}
+    events: list[Event] = []
     edits: list[Edit] = []
 
-    def zone(self, zone_id: UUID) -> Counters:
+    def zone(self, zone_id: str) -> Counters:
         """The counters of one zone, to be added to."""
         counters = self.zones.get(zone_id)
         if counters is None:
@@ -61,35 +62,35 @@ _encode = msgspec.json.Encoder().encode
 def fold(lines: Sequence[Line]) -> Changes:
     """Add up a run of entries. Raises Orphaned for an entry that cannot belong to any booking row."""
     changes = Changes()
+    bookings = changes.bookings
     for line in lines:
         entry = line.entry
         match entry:
-            case Open():
-                pass
             case Reserve():
-                if entry.booking_id in changes.bookings:
+                if entry.booking_id in bookings:
                     raise Orphaned(f"{entry.booking_id} is reserved twice")
-                row = Row(reserve=entry, version_before=0, status="reserved", version=1, seq=line.seq)
-                changes.bookings[entry.booking_id] = row
+                bookings[entry.booking_id] = Row(entry, 0, "reserved", 1, line.seq)
                 for item in entry.items:
                     counters = changes.zone(item.zone_id)
                     counters.available -= item.quantity
                     counters.reserved += item.quantity
-                add_event(changes, "booking.reserved", entry, 1)
+                changes.events.append(event_of("booking.reserved", entry, 1))
             case Confirm():
                 row = _moved(changes, entry, "confirmed", line.seq)
-                row.confirmed_at, row.code = from_ms(entry.at_ms), entry.code
+                row.confirmed_at_ms, row.code = entry.at_ms, entry.code
                 for item in entry.items:
                     counters = changes.zone(item.zone_id)
                     counters.reserved -= item.quantity
                     counters.confirmed += item.quantity
-                add_event(changes, "booking.confirmed", entry, entry.version)
+                changes.events.append(event_of("booking.confirmed", entry, entry.version))
             case Cancel():
                 _give_back(changes, entry, "cancelled", line.seq)
-                add_event(changes, "booking.cancelled", entry, entry.version)
+                changes.events.append(event_of("booking.cancelled", entry, entry.version))
             case Expire():
                 _give_back(changes, entry, "expired", line.seq)
-                add_event(changes, "booking.expired", entry, entry.version)
+                changes.events.append(event_of("booking.expired", entry, entry.version))
+            case Open():
+                pass
             case Reject():
                 # Not to be added up with others: what Postgres has of it is found row by row.
                 raise Orphaned(f"{entry.booking_id} was refused")
@@ -98,7 +99,7 @@ def fold(lines: Sequence[Line]) -> Changes:
             case Edit():
                 changes.edits.append(entry)
                 for change in entry.changes:
-                    counters = changes.zone(change.zone_id)
+                    counters = changes.zone(str(change.zone_id))
                     counters.capacity += change.capacity
                     counters.available += change.available
                     counters.blocked += change.blocked
@@ -120,7 +121,7 @@ def _moved(changes: Changes, entry: Confirm | Cancel | Expire, status: str, seq:
 
 def _give_back(changes: Changes, entry: Cancel | Expire, status: str, seq: int) -> None:
     row = _moved(changes, entry, status, seq)
-    row.ended_at = from_ms(entry.at_ms)
+    row.ended_at_ms = entry.at_ms
     for item in entry.items:
         counters = changes.zone(item.zone_id)
         counters.available += item.quantity
@@ -130,25 +131,15 @@ def _give_back(changes: Changes, entry: Cancel | Expire, status: str, seq: int) 
             counters.confirmed -= item.quantity
 
 
-class _Payload(msgspec.Struct):
-    booking_id: UUID
-    event_id: UUID
-    user_id: UUID
-    version: int
+class _Payload(msgspec.Struct, gc=False):
+    """What the columns of the outbox do not say: they have the booking's id, which names its event, and its
+    version."""
+
+    user_id: str
     at_ms: int
     items: list[Item]
 
 
-def add_event(
-    changes: Changes, kind: str, entry: Reserve | Confirm | Cancel | Expire | Reject, version: int
-) -> None:
-    """Note the domain event that an entry is."""
-    payload = _Payload(
-        booking_id=entry.booking_id,
-        event_id=ids.event_id_of(entry.booking_id),
-        user_id=entry.user_id,
-        version=version,
-        at_ms=entry.at_ms,
-        items=entry.items,
-    )
-    changes.events.append((entry.booking_id, version, kind, _encode(payload)))
+def event_of(kind: str, entry: Reserve | Confirm | Cancel | Expire | Reject, version: int) -> Event:
+    """The domain event that an entry is."""
+    return entry.booking_id, version, kind, _encode(_Payload(entry.user_id, entry.at_ms, entry.items))

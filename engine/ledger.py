@@ -1,13 +1,10 @@
-"""The ledger: its entries as the scripts write them (JSON arrays whose first element is the verb), its
-places, and runs of entries."""
+"""The ledger: its entries as the scripts write them (JSON arrays whose first element is the verb), and its
+places."""
 
-from collections.abc import Mapping, Sequence
 from typing import Literal
 from uuid import UUID
 
 import msgspec
-
-from engine.ids import CellId
 
 
 class Item(msgspec.Struct, array_like=True, frozen=True):
@@ -85,12 +82,6 @@ class Edit(_Entry, tag="edit", frozen=True):
     changes: list[ZoneChange]
 
 
-class Unreadable(msgspec.Struct, frozen=True):
-    """What stands in a ledger and no script of ours wrote."""
-
-    reason: str
-
-
 Entry = Open | Reserve | Confirm | Cancel | Expire | Reject | Edit
 decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 
@@ -109,50 +100,3 @@ def parse_position(text: str | bytes) -> Position:
     """The place that a stream id or an X-Ledger-Seq header names; raises ValueError."""
     epoch, _, seq = (text.decode() if isinstance(text, bytes) else text).partition("-")
     return Position(int(epoch), int(seq))
-
-
-class Line(msgspec.Struct, frozen=True):
-    """One ledger entry: its seq, what it says, and the text as it was."""
-
-    seq: int
-    entry: Entry | Unreadable
-    text: bytes
-
-
-class Batch(msgspec.Struct, frozen=True):
-    """A run of entries of one epoch, dense, right after `from_seq`."""
-
-    cell_id: CellId
-    epoch: int
-    from_seq: int
-    lines: Sequence[Line]
-
-    @property
-    def before(self) -> Position:
-        """The offset that the batch continues."""
-        return Position(self.epoch, self.from_seq)
-
-    @property
-    def after(self) -> Position:
-        """The offset once it is committed."""
-        return Position(self.epoch, self.from_seq + len(self.lines))
-
-
-def decode_line(seq: int, fields: Mapping[bytes, bytes]) -> Line:
-    """Read one entry of the stream."""
-    text = fields.get(b"e", b"")
-    try:
-        return Line(seq=seq, entry=decoder.decode(text), text=text)
-    except (msgspec.MsgspecError, ValueError) as error:
-        return Line(seq=seq, entry=Unreadable(str(error)), text=text)
-
-
-def dense_lines(offset: Position, entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Line]:
-    """The entries that continue the offset, up to the first that does not."""
-    lines: list[Line] = []
-    for id_, fields in entries:
-        seq = offset.seq + len(lines) + 1
-        if parse_position(id_) != Position(offset.epoch, seq):
-            break
-        lines.append(decode_line(seq, fields))
-    return lines

@@ -6,15 +6,17 @@ the dead letters.
 """
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
-from engine import ids
-from engine.fold import Changes, Orphaned, Row, add_event, fold
+from engine.fold import Changes, Event, Orphaned, Row, event_of, fold
 from engine.ids import CellId
-from engine.ledger import Batch, Cancel, Edit, Expire, Line, Reject, Unreadable
+from engine.ledger import Edit
+from engine.lines import Batch, Cancel, Expire, Line, Reject, Unreadable
+from engine.rows import BOOKINGS, ITEMS, OUTBOX, NotARow, Table, event_rows, reserved_rows
 from engine.sql import load_queries
 from engine.stores import Connection
 from engine.times import from_ms
@@ -23,6 +25,11 @@ queries = load_queries("relay")
 
 ORPHAN_SQLSTATE = "RU001"
 """Our own state for an entry whose booking, at that version, or whose zone Postgres does not have."""
+DATA_SQLSTATE = "22000"
+"""What does not even fit into a row (data exception)."""
+
+_Refusal = Orphaned | NotARow | asyncpg.PostgresError
+_REFUSALS = (Orphaned, NotARow, asyncpg.PostgresError)
 
 
 class StaleOffset(Exception):
@@ -35,20 +42,48 @@ async def commit_batch(connection: Connection, batch: Batch) -> list[UUID]:
     Returns the bookings that Postgres refused. Raises StaleOffset when the offset is not where the
     batch begins; then nothing was written.
     """
+    try:
+        async with connection.transaction():
+            await _advance(connection, batch)
+            await _write(connection, batch, fold(batch.lines))
+            return []
+    except _REFUSALS as error:
+        if not _is_bisected(error):
+            raise
+    # Something in it is refused, which is rare: once more, with savepoints to find it.
     async with connection.transaction():
-        moved = await queries.advance_offset(
-            connection,
-            to_seq=batch.after.seq,
-            event_ref=batch.cell_id.event_ref,
-            cell=batch.cell_id.cell,
-            epoch=batch.epoch,
-            from_seq=batch.from_seq,
-        )
-        if moved != "UPDATE 1":
-            raise StaleOffset(f"{batch.cell_id} is not at {batch.before}")
+        await _advance(connection, batch)
         rejected: dict[UUID, None] = {}
         await _write_or_bisect(connection, batch, batch.lines, rejected)
         return list(rejected)
+
+
+async def _advance(connection: Connection, batch: Batch) -> None:
+    moved = await queries.advance_offset(
+        connection,
+        to_seq=batch.after.seq,
+        event_ref=batch.cell_id.event_ref,
+        cell=batch.cell_id.cell,
+        epoch=batch.epoch,
+        from_seq=batch.from_seq,
+    )
+    if moved != "UPDATE 1":
+        raise StaleOffset(f"{batch.cell_id} is not at {batch.before}")
+
+
+def _sqlstate_of(error: _Refusal) -> str:
+    match error:
+        case Orphaned():
+            return ORPHAN_SQLSTATE
+        case NotARow():
+            return DATA_SQLSTATE
+        case _:
+            return error.sqlstate or ""
+
+
+def _is_bisected(error: _Refusal) -> bool:
+    """Whether it is the fault of an entry, which can never be right."""
+    return isinstance(error, Orphaned | NotARow) or _sqlstate_of(error)[:2] in ("22", "23")
 
 
 async def _write_or_bisect(
@@ -57,15 +92,13 @@ async def _write_or_bisect(
     try:
         async with connection.transaction():
             await _write(connection, batch, fold(lines))
-    except (Orphaned, OverflowError, asyncpg.PostgresError) as error:
-        # OverflowError: a time that no calendar has.
-        sqlstate = (error.sqlstate or "") if isinstance(error, asyncpg.PostgresError) else ORPHAN_SQLSTATE
-        if sqlstate != ORPHAN_SQLSTATE and sqlstate[:2] not in ("22", "23"):
+    except _REFUSALS as error:
+        if not _is_bisected(error):
             raise
         if len(lines) == 1:
             if await _undo(connection, batch, lines[0]):
                 return
-            await _bury(connection, batch, lines[0], sqlstate, str(error), rejected)
+            await _bury(connection, batch, lines[0], _sqlstate_of(error), str(error), rejected)
             return
         middle = len(lines) // 2
         await _write_or_bisect(connection, batch, lines[:middle], rejected)
@@ -78,29 +111,31 @@ async def _undo(connection: Connection, batch: Batch, line: Line) -> bool:
     So it is after a later transition was refused: Redis gave the seats back, and the row has another
     version than the entry continues, or a time that its constraints do not take.
     """
-    entry = line.entry
-    if not isinstance(entry, Cancel | Expire | Reject):
+    entry, booking_id = line.entry, line.booking_id
+    if not isinstance(entry, Cancel | Expire | Reject) or booking_id is None:
+        return False
+    try:
+        ended_at = from_ms(entry.at_ms)
+    except OverflowError:
         return False
     undone: int = await queries.undo_booking(
         connection,
-        booking_id=entry.booking_id,
+        booking_id=booking_id,
         version=entry.version,
-        ended_at=from_ms(entry.at_ms),
+        ended_at=ended_at,
         epoch=batch.epoch,
         seq=line.seq,
     )
     if not undone:
         return False
-    changes = Changes()
-    add_event(changes, "booking.cancelled", entry, entry.version)
-    await _insert_events(connection, changes)
+    await _copy_events(connection, [event_of("booking.cancelled", entry, entry.version)])
     return True
 
 
 async def _bury(
     connection: Connection, batch: Batch, line: Line, sqlstate: str, reason: str, rejected: dict[UUID, None]
 ) -> None:
-    booking_id = getattr(line.entry, "booking_id", None)
+    booking_id = line.booking_id
     await queries.insert_dead_letter(
         connection,
         event_ref=batch.cell_id.event_ref,
@@ -125,12 +160,13 @@ def _as_json(line: Line) -> str:
 
 
 async def _write(connection: Connection, batch: Batch, changes: Changes) -> None:
-    made = [(booking_id, row) for booking_id, row in changes.bookings.items() if row.reserve is not None]
-    moved = [(booking_id, row) for booking_id, row in changes.bookings.items() if row.reserve is None]
+    made = [row for row in changes.bookings.values() if row.reserve is not None]
     if made:
-        await _insert_bookings(connection, batch.epoch, made)
-    if moved:
-        await _move_bookings(connection, batch.epoch, moved)
+        bookings, items = reserved_rows(batch.cell_id, batch.epoch, made)
+        await _copy(connection, BOOKINGS, bookings)
+        await _copy(connection, ITEMS, items)
+    if len(made) < len(changes.bookings):
+        await _move_bookings(connection, batch.epoch, changes.bookings)
     if changes.zones:
         zones = sorted(changes.zones.items())
         done = await queries.move_counters(
@@ -144,20 +180,19 @@ async def _write(connection: Connection, batch: Batch, changes: Changes) -> None
         )
         _expect(done, len(zones), "zones")
     if changes.events:
-        await _insert_events(connection, changes)
+        await _copy_events(connection, changes.events)
     if changes.edits:
         await _decide_edits(connection, batch.cell_id, changes.edits)
 
 
-async def _insert_events(connection: Connection, changes: Changes) -> None:
-    booking_ids, versions, kinds, payloads = zip(*changes.events, strict=True)
-    await queries.insert_outbox(
-        connection,
-        booking_ids=booking_ids,
-        versions=versions,
-        event_types=kinds,
-        payloads=[payload.decode() for payload in payloads],
-    )
+async def _copy(connection: Connection, table: Table, rows: bytes) -> None:
+    # A view: asyncpg takes bytes for the name of a file, and reads a file in a thread.
+    source: Any = memoryview(rows)
+    await connection.copy_to_table(table.name, source=source, columns=table.columns, format="binary")
+
+
+async def _copy_events(connection: Connection, events: list[Event]) -> None:
+    await _copy(connection, OUTBOX, event_rows(events))
 
 
 def _expect(done: str, count: int, what: str) -> None:
@@ -165,49 +200,19 @@ def _expect(done: str, count: int, what: str) -> None:
         raise Orphaned(f"{done} of {count} {what}")
 
 
-async def _insert_bookings(connection: Connection, epoch: int, made: list[tuple[UUID, Row]]) -> None:
-    reserves = [row.reserve for _, row in made if row.reserve is not None]
-    await queries.insert_bookings(
-        connection,
-        ids=[booking_id for booking_id, _ in made],
-        event_ids=[ids.event_id_of(booking_id) for booking_id, _ in made],
-        user_ids=[reserve.user_id for reserve in reserves],
-        statuses=[row.status for _, row in made],
-        versions=[row.version for _, row in made],
-        fingerprints=[reserve.fingerprint or None for reserve in reserves],
-        quantities=[sum(item.quantity for item in reserve.items) for reserve in reserves],
-        totals=[sum(item.quantity * item.unit_price_minor for item in reserve.items) for reserve in reserves],
-        currencies=[reserve.currency for reserve in reserves],
-        created_ats=[from_ms(reserve.at_ms) for reserve in reserves],
-        expires_ats=[from_ms(reserve.expires_at_ms) for reserve in reserves],
-        confirmed_ats=[row.confirmed_at for _, row in made],
-        ended_ats=[row.ended_at for _, row in made],
-        codes=[row.code for _, row in made],
-        epochs=[epoch] * len(made),
-        seqs=[row.seq for _, row in made],
-    )
-    items = [(reserve.booking_id, item) for reserve in reserves for item in reserve.items]
-    await queries.insert_items(
-        connection,
-        booking_ids=[booking_id for booking_id, _ in items],
-        zone_ids=[item.zone_id for _, item in items],
-        quantities=[item.quantity for _, item in items],
-        prices=[item.unit_price_minor for _, item in items],
-    )
-
-
-async def _move_bookings(connection: Connection, epoch: int, moved: list[tuple[UUID, Row]]) -> None:
+async def _move_bookings(connection: Connection, epoch: int, bookings: dict[str, Row]) -> None:
+    moved = [(booking_id, row) for booking_id, row in bookings.items() if row.reserve is None]
     done = await queries.move_bookings(
         connection,
         ids=[booking_id for booking_id, _ in moved],
         versions_before=[row.version_before for _, row in moved],
         statuses=[row.status for _, row in moved],
         versions=[row.version for _, row in moved],
-        confirmed_ats=[row.confirmed_at for _, row in moved],
-        ended_ats=[row.ended_at for _, row in moved],
+        confirmed_ats_ms=[row.confirmed_at_ms for _, row in moved],
+        ended_ats_ms=[row.ended_at_ms for _, row in moved],
         codes=[row.code for _, row in moved],
-        epochs=[epoch] * len(moved),
         seqs=[row.seq for _, row in moved],
+        epoch=epoch,
     )
     _expect(done, len(moved), "bookings")
 

@@ -63,7 +63,8 @@ CREATE TABLE public.bookings (
     CONSTRAINT bookings_status_check CHECK ((status = ANY (ARRAY['reserved'::text, 'confirmed'::text, 'cancelled'::text, 'expired'::text]))),
     CONSTRAINT bookings_total_minor_check CHECK ((total_minor >= 0)),
     CONSTRAINT bookings_version_check CHECK ((version >= 1))
-);
+)
+WITH (fillfactor='85');
 
 CREATE TABLE public.categories (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -159,7 +160,7 @@ CREATE TABLE public.outbox (
     aggregate_id uuid NOT NULL,
     version bigint NOT NULL,
     event_type text NOT NULL,
-    payload jsonb NOT NULL,
+    payload json NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
@@ -169,7 +170,7 @@ ALTER TABLE public.outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     INCREMENT BY 1
     NO MINVALUE
     NO MAXVALUE
-    CACHE 1
+    CACHE 1000
 );
 
 CREATE TABLE public.payments (
@@ -305,9 +306,6 @@ ALTER TABLE ONLY public.events
 ALTER TABLE ONLY public.events
     ADD CONSTRAINT events_slug_key UNIQUE (slug);
 
-ALTER TABLE ONLY public.outbox
-    ADD CONSTRAINT outbox_pkey PRIMARY KEY (id);
-
 ALTER TABLE ONLY public.payments
     ADD CONSTRAINT payments_pkey PRIMARY KEY (id);
 
@@ -363,9 +361,6 @@ CREATE INDEX shows_event ON public.shows USING btree (event_id);
 CREATE INDEX users_tenant ON public.users USING btree (tenant_id);
 
 ALTER INDEX public.audit_logs_pkey ATTACH PARTITION public.audit_logs_default_pkey;
-
-ALTER TABLE ONLY public.booking_items
-    ADD CONSTRAINT booking_items_booking_id_fkey FOREIGN KEY (booking_id) REFERENCES public.bookings(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.cells
     ADD CONSTRAINT cells_event_id_fkey FOREIGN KEY (event_id) REFERENCES public.events(id);

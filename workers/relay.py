@@ -5,12 +5,15 @@ keeps them from doing it twice.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 import redis
 
@@ -20,11 +23,12 @@ from engine.errors import RushError
 from engine.ids import CellId
 from engine.keys import CellKeys, tag
 from engine.lease import RELAY_LOCKS, Lease
-from engine.ledger import Batch, Position, dense_lines
+from engine.ledger import Position
+from engine.lines import Batch, dense_lines
 from engine.projection import StaleOffset, commit_batch, queries
 from engine.scripts import ScriptFailed
 from engine.status import Status
-from engine.stores import POSTGRES_ERRORS, Stores
+from engine.stores import POSTGRES_ERRORS, Stores, connect_postgres, open_redis
 from observability.metrics import counter, gauge
 from workers.backoff import Backoff, sleep_unless
 
@@ -42,8 +46,18 @@ RETURN_INTERVAL_S = 5.0
 LAG_INTERVAL_S = 1.0
 TRIM_INTERVAL_S = 10.0
 REJECTED_SHOWN_MAX = 5
+FEW_CELLS_MAX = 100
+"""So many cells are read every time, however quiet they are."""
+QUIET_AFTER_S = 10.0
+QUIET_INTERVAL_S = 0.5
+"""With more, one in which nothing has happened for a while is looked at only so often."""
 COMMITS_MAX = 4
 """Cells that are committed at the same time."""
+PAUSE_PER_ENTRY_S = 0.0005
+PAUSE_MAX_S = 0.1
+"""A batch costs a transaction and a look at Redis, however small it is. So the relay reads again only when
+as much time has gone by since it last read as what it read is worth: a rush comes in large batches, and who
+is alone does not wait."""
 
 
 class _Cell(msgspec.Struct):
@@ -55,6 +69,8 @@ class _Cell(msgspec.Struct):
     replid: str | None
     history: deque[tuple[float, Position]]
     """When the offset was where: trimming stays behind it."""
+    busy_s: float
+    """When something of it was last carried."""
 
 
 class Relay:
@@ -65,8 +81,22 @@ class Relay:
         self._lease = lease
         self._shards: set[int] = set()
         self._cells: dict[str, _Cell] = {}
-        self._next_s = {"cells": 0.0, "shards": 0.0, "return": 0.0, "lag": 0.0, "trim": 0.0}
+        self._next_s = dict.fromkeys(("cells", "shards", "return", "lag", "trim", "all"), 0.0)
         self._commits = asyncio.Semaphore(COMMITS_MAX)
+        self._reader = open_redis(stores.settings)
+        # The replies as they come: redis-py would make a dict of every entry and of every line of INFO.
+        self._reader.set_response_callback("XREAD", _as_it_is)
+        self._reader.set_response_callback("INFO", _replid_in)
+        self._connections: list[asyncpg.Connection] = []
+        self._is_closed = False
+        self._read_again_s = 0.0
+
+    async def aclose(self) -> None:
+        """Close what is this relay's own."""
+        self._is_closed = True
+        await self._reader.aclose()
+        for connection in self._connections:
+            connection.terminate()
 
     def wake(self) -> None:
         """Look for new cells at the next step."""
@@ -84,13 +114,18 @@ class Relay:
             await self._measure_lag()
         if self._is_time("trim", TRIM_INTERVAL_S):
             await self._trim()
-        if not self._cells:
+        await asyncio.sleep(max(0.0, self._read_again_s - time.monotonic()))
+        cells = self._cells_to_read()
+        if not cells:
             await asyncio.sleep(BLOCK_MS / 1000)
             return 0
-        streams, replid = await self._read()
+        began_s = time.monotonic()
+        streams, replid = await self._read(cells)
         counts = await asyncio.gather(
             *[self._carry(self._cells[key.decode()], entries, replid) for key, entries in streams]
         )
+        if max(counts, default=0) < self._stores.settings.relay_batch_entries_max:
+            self._read_again_s = began_s + min(PAUSE_MAX_S, sum(counts) * PAUSE_PER_ENTRY_S)
         return sum(counts)
 
     def _is_time(self, what: str, interval_s: float) -> bool:
@@ -124,20 +159,31 @@ class Relay:
         cell_keys = CellKeys(cell_id)
         cell = self._cells.get(cell_keys.ledger)
         if cell is None:
-            cell = _Cell(id=cell_id, keys=cell_keys, offset=offset, replid=replid, history=deque())
+            busy_s = time.monotonic()
+            cell = _Cell(
+                id=cell_id, keys=cell_keys, offset=offset, replid=replid, history=deque(), busy_s=busy_s
+            )
             self._cells[cell_keys.ledger] = cell
         elif offset > cell.offset or offset.epoch != cell.offset.epoch:
             cell.offset = offset
         cell.replid = replid
 
-    async def _read(self) -> tuple[list[Any], str]:
-        """The next entries of every cell, and who the node was when it had answered."""
-        pipeline = self._stores.redis.pipeline(transaction=False)
-        offsets: dict[Any, Any] = {cell.keys.ledger: str(cell.offset) for cell in self._cells.values()}
+    def _cells_to_read(self) -> list[_Cell]:
+        """All cells, or those that were busy lately: asking ten thousand each time would cost too much."""
+        cells = list(self._cells.values())
+        if len(cells) <= FEW_CELLS_MAX or self._is_time("all", QUIET_INTERVAL_S):
+            return cells
+        busy_since_s = time.monotonic() - QUIET_AFTER_S
+        return [cell for cell in cells if cell.busy_s >= busy_since_s]
+
+    async def _read(self, cells: list[_Cell]) -> tuple[list[Any], str]:
+        """The next entries of the cells, and who the node was when it had answered."""
+        pipeline = self._reader.pipeline(transaction=False)
+        offsets: dict[Any, Any] = {cell.keys.ledger: str(cell.offset) for cell in cells}
         pipeline.xread(offsets, count=self._stores.settings.relay_batch_entries_max, block=BLOCK_MS)
         pipeline.info("replication")
-        streams, info = await pipeline.execute()
-        return streams or [], info["master_replid"]
+        streams, replid = await pipeline.execute()
+        return streams or [], replid
 
     async def _carry(self, cell: _Cell, entries: list[Any], replid: str) -> int:
         lines = dense_lines(cell.offset, entries)
@@ -148,18 +194,42 @@ class Relay:
         batch = Batch(cell_id=cell.id, epoch=cell.offset.epoch, from_seq=cell.offset.seq, lines=lines)
         async with self._commits:
             try:
-                async with self._stores.pool.acquire() as connection:
+                async with self._connection() as connection:
                     rejected = await commit_batch(connection, batch)
             except StaleOffset:
                 _stale.inc()
                 await self._reread(cell)
                 return 0
-        cell.offset = batch.after
+        cell.offset, cell.busy_s = batch.after, time.monotonic()
         await announce(self._stores.redis, cell.id, batch.before, batch.after, rejected)
         self._count(cell, batch, rejected)
         for booking_id in rejected:
             await self._give_back(cell.keys, booking_id)
         return len(lines)
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection of this relay's own: a pool asks a connection that comes back to reset itself."""
+        if self._connections:
+            connection = self._connections.pop()
+        else:
+            connection = await connect_postgres(self._stores.settings, "relay")
+        try:
+            yield connection
+        except StaleOffset:
+            self._keep(connection)
+            raise
+        except BaseException:
+            connection.terminate()
+            raise
+        self._keep(connection)
+
+    def _keep(self, connection: asyncpg.Connection) -> None:
+        if self._is_closed:
+            # Another cell's batch failed and ended this relay, while this one was being committed.
+            connection.terminate()
+        else:
+            self._connections.append(connection)
 
     def _count(self, cell: _Cell, batch: Batch, rejected: list[UUID]) -> None:
         _entries.inc(len(batch.lines))
@@ -248,13 +318,24 @@ class Relay:
                 await self._stores.redis.xtrim(cell.keys.ledger, minid=str(position), approximate=True)
 
 
+def _as_it_is(response: Any, **kwargs: Any) -> Any:
+    return response
+
+
+def _replid_in(response: Any, **kwargs: Any) -> Any:
+    """The replication id in what INFO says."""
+    return response.partition(b"master_replid:")[2].partition(b"\r\n")[0].decode()
+
+
 async def run(stores: Stores, stop: asyncio.Event) -> None:
     """Relay until `stop`, through outages of either store."""
     backoff = Backoff("the relay")
     while not stop.is_set():
         try:
-            async with Lease(stores.settings, "relay") as lease:
-                relay = Relay(stores, lease)
+            async with (
+                Lease(stores.settings, "relay") as lease,
+                contextlib.aclosing(Relay(stores, lease)) as relay,
+            ):
                 await lease.listen(OPENED_CHANNEL, relay.wake)
                 while not stop.is_set() and not lease.is_lost:
                     await relay.step()

@@ -56,8 +56,19 @@ FROM bookings b LEFT JOIN LATERAL (
 ) i ON true
 WHERE b.id = ANY (:booking_ids::uuid[]);
 
+-- name: items_without_booking(first, last, rows_max)
+-- Bookings of which only items are left: no foreign key forbids it, since asking for each item costs too much.
+SELECT DISTINCT i.booking_id FROM booking_items i
+WHERE i.booking_id BETWEEN :first AND :last
+  AND NOT EXISTS (SELECT FROM bookings b WHERE b.id = i.booking_id)
+LIMIT :rows_max;
+
 -- name: known_ids(booking_ids)
 SELECT id FROM bookings WHERE id = ANY (:booking_ids::uuid[]);
+
+-- name: bookings_count(event_id)$
+-- How many bookings an event has, whatever became of them.
+SELECT count(*) FROM bookings WHERE event_id = :event_id;
 
 -- name: versions(booking_ids)
 SELECT id, version, ledger_epoch, ledger_seq FROM bookings WHERE id = ANY (:booking_ids::uuid[]);
@@ -66,16 +77,16 @@ SELECT id, version, ledger_epoch, ledger_seq FROM bookings WHERE id = ANY (:book
 SELECT id, user_id, status, quantity FROM bookings WHERE id = ANY (:booking_ids::uuid[]);
 
 -- name: units(first, last, user_ids)
--- What some users hold of a cell, and when they last took some of it.
-SELECT user_id, sum(quantity)::bigint AS units, max(created_at) AS newest_at
+-- What some users have of a cell, how many of these bookings are holds, and when they last took some of it.
+SELECT user_id, sum(quantity)::bigint AS units, count(*) FILTER (WHERE status = 'reserved') AS holds, max(created_at) AS newest_at
 FROM bookings
 WHERE user_id = ANY (:user_ids::uuid[]) AND id BETWEEN :first AND :last AND status IN ('reserved', 'confirmed')
 GROUP BY user_id;
 
 -- name: deadline_members(first, last)$
--- How long the index of deadlines must be: a member for each hold, and one for each of its zones.
-SELECT coalesce(sum(1 + (SELECT count(*) FROM booking_items i WHERE i.booking_id = b.id)), 0)::bigint
-FROM bookings b WHERE b.id BETWEEN :first AND :last AND b.status = 'reserved';
+-- How long the index of deadlines must be: a member for each zone of each hold.
+SELECT count(*) FROM bookings b JOIN booking_items i ON i.booking_id = b.id
+WHERE b.id BETWEEN :first AND :last AND b.status = 'reserved';
 
 -- name: limit_changed_at(event_ref, cell)$
 -- When an edit last changed how much one person may hold.

@@ -3,29 +3,17 @@
 UPDATE cells SET seq = :to_seq, updated_at = now()
 WHERE event_ref = :event_ref AND cell = :cell AND epoch = :epoch AND seq = :from_seq;
 
--- name: insert_bookings(ids, event_ids, user_ids, statuses, versions, fingerprints, quantities, totals, currencies, created_ats, expires_ats, confirmed_ats, ended_ats, codes, epochs, seqs)!
--- Bookings that were reserved in this batch, as the batch leaves them.
-INSERT INTO bookings (id, event_id, user_id, status, version, fingerprint, quantity, total_minor, currency,
-    created_at, expires_at, confirmed_at, ended_at, confirmation_code, ledger_epoch, ledger_seq)
-SELECT * FROM unnest(:ids::uuid[], :event_ids::uuid[], :user_ids::uuid[], :statuses::text[], :versions::int[],
-    :fingerprints::text[], :quantities::int[], :totals::bigint[], :currencies::text[],
-    :created_ats::timestamptz[], :expires_ats::timestamptz[], :confirmed_ats::timestamptz[],
-    :ended_ats::timestamptz[], :codes::text[], :epochs::bigint[], :seqs::bigint[]);
-
--- name: insert_items(booking_ids, zone_ids, quantities, prices)!
--- Their items.
-INSERT INTO booking_items (booking_id, zone_id, quantity, unit_price_minor)
-SELECT * FROM unnest(:booking_ids::uuid[], :zone_ids::uuid[], :quantities::int[], :prices::bigint[]);
-
--- name: move_bookings(ids, versions_before, statuses, versions, confirmed_ats, ended_ats, codes, epochs, seqs)!
+-- name: move_bookings(ids, versions_before, statuses, versions, confirmed_ats_ms, ended_ats_ms, codes, seqs, epoch)!
 -- Bookings of earlier batches, from the version that the ledger says they had.
 UPDATE bookings b
-SET status = m.status, version = m.version, confirmed_at = coalesce(m.confirmed_at, b.confirmed_at),
-    ended_at = m.ended_at, confirmation_code = coalesce(m.code, b.confirmation_code),
-    ledger_epoch = m.epoch, ledger_seq = m.seq, updated_at = now()
+SET status = m.status, version = m.version,
+    confirmed_at = coalesce(to_timestamp(m.confirmed_at_ms / 1000.0::float8), b.confirmed_at),
+    ended_at = to_timestamp(m.ended_at_ms / 1000.0::float8),
+    confirmation_code = coalesce(m.code, b.confirmation_code),
+    ledger_epoch = :epoch, ledger_seq = m.seq, updated_at = now()
 FROM unnest(:ids::uuid[], :versions_before::int[], :statuses::text[], :versions::int[],
-    :confirmed_ats::timestamptz[], :ended_ats::timestamptz[], :codes::text[], :epochs::bigint[], :seqs::bigint[])
-    AS m (id, version_before, status, version, confirmed_at, ended_at, code, epoch, seq)
+    :confirmed_ats_ms::bigint[], :ended_ats_ms::bigint[], :codes::text[], :seqs::bigint[])
+    AS m (id, version_before, status, version, confirmed_at_ms, ended_at_ms, code, seq)
 WHERE b.id = m.id AND b.version = m.version_before;
 
 -- name: move_counters(zone_ids, capacities, availables, reserveds, confirmeds, blockeds)!
@@ -37,11 +25,6 @@ SET capacity = z.capacity + m.capacity, available_seats = z.available_seats + m.
 FROM unnest(:zone_ids::uuid[], :capacities::int[], :availables::int[], :reserveds::int[], :confirmeds::int[],
     :blockeds::int[]) AS m (id, capacity, available, reserved, confirmed, blocked)
 WHERE z.id = m.id;
-
--- name: insert_outbox(booking_ids, versions, event_types, payloads)!
--- The domain events of the batch.
-INSERT INTO outbox (aggregate_type, aggregate_id, version, event_type, payload)
-SELECT 'booking', * FROM unnest(:booking_ids::uuid[], :versions::bigint[], :event_types::text[], :payloads::jsonb[]);
 
 -- name: undo_booking(booking_id, version, ended_at, epoch, seq)$
 -- A booking that was refused after its reservation was taken: end it here as well, and count its items back.

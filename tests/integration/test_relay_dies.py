@@ -14,6 +14,7 @@ from engine.projection import StaleOffset
 from tests.integration.books import differences
 from tests.integration.kit import Event, Rig, changed, confirm_patiently, confirmed_rows, until
 from tests.integration.processes import Processes
+from workers import relay
 
 
 async def _live(bookings: Bookings, event: Event, count: int) -> list[Answer]:
@@ -192,3 +193,40 @@ async def test_a_relay_that_was_frozen_for_longer_than_its_lease_does_no_harm(
     assert confirmed == await confirmed_rows(rig, event)
     assert await differences(rig, event) == []
     await _outbox_is_whole(rig, event)
+
+
+async def test_a_cell_in_which_nothing_happened_for_long_is_still_carried(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "FEW_CELLS_MAX", 0)
+    monkeypatch.setattr(relay, "QUIET_AFTER_S", -1.0)
+    rig.work()
+    gateway = await rig.gateway()
+    quiet, busy = await rig.sale(), await rig.sale()
+    for event in (quiet, busy, quiet):
+        answer = await gateway.reserve(uuid4(), event.items(), None)
+        assert (await confirm_patiently(gateway, answer)).booking.durable
+    assert await differences(rig, quiet) == []
+
+
+async def test_of_many_cells_only_the_busy_are_asked_every_time(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "FEW_CELLS_MAX", 1)
+    monkeypatch.setattr(relay, "QUIET_INTERVAL_S", 3_600.0)
+    rig.work("recovery")
+    gateway = await rig.gateway()
+    quiet, busy = await rig.sale(), await rig.sale()
+    async with Lease(rig.settings, "relay") as lease:
+        worker = relay.Relay(rig.stores, lease)
+        try:
+            await worker.step()  # all of them, this once
+            monkeypatch.setattr(relay, "QUIET_AFTER_S", 0.2)
+            await asyncio.sleep(0.3)
+            await gateway.reserve(uuid4(), quiet.items(), None)
+            assert await worker.step() == 0, "it is not this cell's turn"
+            monkeypatch.setattr(relay, "QUIET_AFTER_S", 3_600.0)
+            await gateway.reserve(uuid4(), busy.items(), None)
+            assert await worker.step() >= 1
+        finally:
+            await worker.aclose()

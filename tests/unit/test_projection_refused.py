@@ -78,7 +78,7 @@ BAD: dict[Callable[[Event], list[Any]], str] = {
     of_an_unknown_zone: "RU001",
     with_a_text_that_postgres_cannot_hold: "22021",
     with_a_number_that_does_not_fit: "22000",
-    at_a_time_that_no_calendar_has: "RU001",
+    at_a_time_that_no_calendar_has: "22000",
     expired_too_early: "RU001",
     of_an_unknown_booking: "RU001",
     rejected: "RU001",
@@ -159,6 +159,34 @@ async def test_what_nobody_can_read_is_kept_for_those_who_can(database: Connecti
     found = await tables(database, event)
     assert [(row[1], row[2], row[3]) for row in found["dead"]] == [(seq, None, "RU001") for seq in (2, 3, 4)]
     assert len(found["bookings"]) == 2
+
+
+@pytest.mark.parametrize("name", ["x", "x" * 36, "0" * 31 + "-----", "0" * 33 + "---", "0" * 36])
+@pytest.mark.parametrize("verb", ["reserve", "cancel"])
+async def test_what_is_no_id_is_refused_alone(
+    database: Connection, event: Event, name: str, verb: str
+) -> None:
+    bad = Life(event)
+    entry = bad.reserve() if verb == "reserve" else bad.give_back(verb)
+    entry[2] = name
+    entries = [Life(event).reserve(), entry, Life(event).reserve()]
+    assert await commit_batch(database, to_batch(event, entries)) == []
+    found = await tables(database, event)
+    assert [(row[1], row[2]) for row in found["dead"]] == [(2, None)]
+    assert len(found["bookings"]) == 2
+    assert len(found["items"]) == 2
+    assert len(found["outbox"]) == 2
+
+
+async def test_an_end_at_a_time_that_no_calendar_has_is_refused_alone(
+    database: Connection, event: Event
+) -> None:
+    life = Life(event)
+    entries = [life.reserve(), life.give_back("cancel")]
+    entries[1][1] = 1 << 60
+    assert await commit_batch(database, to_batch(event, entries[:1])) == []
+    assert await commit_batch(database, to_batch(event, entries[1:], from_seq=1)) == [life.id]
+    assert await database.fetchval("SELECT status FROM bookings") == "reserved"
 
 
 @pytest.mark.parametrize("seed", range(3))
