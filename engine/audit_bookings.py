@@ -17,6 +17,8 @@ from engine.times import to_ms
 
 PAGE_ROWS = 1_000
 SUSPECTS_MAX = 200
+ORPHANS_MAX = 100
+"""Bookings without a row that one report names."""
 LIVE = ("reserved", "confirmed")
 
 _items = msgspec.json.Decoder(list[tuple[str, int, int, str]])
@@ -140,7 +142,12 @@ def deadline_members(booking_id: str, state: BookingState) -> list[str]:
     """Where a hold stands in the index of deadlines."""
     tail = f":{state.expires_at_ms:013d}:{booking_id}"
     zones = [item.partition(":")[0] for item in state.items.split(",") if item]
-    return [f"b:{state.user}{tail}", *(f"z:{zone_id}{tail}" for zone_id in zones)]
+    return [zone_id + tail for zone_id in zones]
+
+
+def _is_hold_of(buyer: bytes | None, booking_id: UUID) -> bool:
+    """Whether a value of `buyers` lists this booking."""
+    return buyer is not None and str(booking_id).encode() in buyer
 
 
 class _Rows(msgspec.Struct):
@@ -172,6 +179,15 @@ class BookingCheck:
                 counts[row["status"]] = counts.get(row["status"], 0) + 1
             await self._progress(f"{sum(counts.values()):,} bookings")
         await self.examine_suspects()
+        await self._find_orphans()
+
+    async def _find_orphans(self) -> None:
+        view = self._view
+        rows = queries.items_without_booking(view.stores.pool, rows_max=ORPHANS_MAX, **view.in_range)
+        async for row in rows:
+            view.report.violated(
+                3, "items_without_booking", row["booking_id"], "Postgres has its items alone"
+            )
 
     async def suspect(self, booking_id: UUID) -> None:
         """Have one booking examined exactly."""
@@ -192,14 +208,15 @@ class BookingCheck:
             for booking_id, state in holds
         )
         living = list({state.user for state in states if state.status in LIVE})
-        units = (await self._view.ask([("HMGET", keys.buyers, *living)]))[0] if living else []
+        buyers = (await self._view.ask([("HMGET", keys.buyers, *living)]))[0] if living else []
+        by_user = dict(zip(living, buyers, strict=True))
         for row, state, record in zip(rows, states, records, strict=True):
             if not _is_same(row, state, record):
                 await self.suspect(row["id"])
-        for (booking_id, _), found in zip(holds, scores, strict=True):
-            if any(score != b"0" for score in found):
+        for (booking_id, state), found in zip(holds, scores, strict=True):
+            if any(score != b"0" for score in found) or not _is_hold_of(by_user[state.user], booking_id):
                 await self.suspect(booking_id)
-        for user, value in zip(living, units, strict=True):
+        for user, value in by_user.items():
             if value is None:
                 await self._buyers.suspect(user)
 
@@ -251,11 +268,14 @@ class BookingCheck:
             pipeline = client.pipeline(transaction=True)
             pipeline.hget(keys.booking(booking_id), "status")
             pipeline.zmscore(keys.deadlines, members)
-            status, scores = await pipeline.execute()
+            pipeline.hget(keys.buyers, record[0])
+            status, scores, buyer = await pipeline.execute()
             # A score that is not 0 puts a member where no range finds it.
             missing = [member for member, score in zip(members, scores, strict=True) if score != 0]
             if status == b"reserved" and missing:
                 findings.append((booking_id, (3, "deadline_missing", f"a hold without {', '.join(missing)}")))
+            elif status == b"reserved" and buyer is not None and not _is_hold_of(buyer, booking_id):
+                findings.append((booking_id, (2, "hold_not_with_buyer", "its buyer does not list it")))
         return findings
 
 

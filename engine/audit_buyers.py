@@ -1,15 +1,16 @@
-"""Buyers: what the limit counts is what their living bookings hold, and it is kept."""
+"""Buyers: what the limit counts is what their living bookings hold, and it is kept. Their holds are known."""
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 import redis.asyncio.client
 
 from engine.audit_look import CellView, Entries, Finding, queries, settle
-from engine.ledger import Cancel, Edit, Expire, Reject, Reserve
+from engine.buyer import parse_buyer
+from engine.ledger import Cancel, Confirm, Edit, Expire, Reject, Reserve
 from engine.stores import Connection
 from engine.times import to_ms
 
@@ -18,8 +19,18 @@ SUSPECTS_MAX = 500
 """So many are examined in one look."""
 
 
+class _Has(NamedTuple):
+    """What a buyer has: so many units, in bookings of which so many are holds."""
+
+    units: int
+    holds: int
+
+
+_NOTHING = _Has(0, 0)
+
+
 class _Rows(msgspec.Struct):
-    units: dict[UUID, int]
+    has: dict[UUID, _Has]
     newest_at: dict[UUID, datetime]
     limit_changed_at: datetime | None
 
@@ -42,9 +53,9 @@ class BuyerCheck:
         view = self._view
         limit = int(await view.stores.redis.hget(view.keys.sale, "max_per_user") or 0)
         seen = 0
-        page: dict[str, int] = {}
-        async for name, units in view.stores.redis.hscan_iter(view.keys.buyers, count=SCAN_COUNT):
-            page[name.decode()] = int(units)
+        page: dict[str, bytes] = {}
+        async for name, value in view.stores.redis.hscan_iter(view.keys.buyers, count=SCAN_COUNT):
+            page[name.decode()] = value
             seen += 1
             if len(page) >= SCAN_COUNT:
                 await self._compare(page, limit)
@@ -53,13 +64,14 @@ class BuyerCheck:
         await self.examine_suspects()
         view.report.buyers = seen
 
-    async def _compare(self, page: dict[str, int], limit: int) -> None:
+    async def _compare(self, page: dict[str, bytes], limit: int) -> None:
         view = self._view
         users = [UUID(name) for name in page if _is_user(name)]
         rows = queries.units(view.stores.pool, user_ids=users, **view.in_range)
-        known = {str(row["user_id"]): row["units"] async for row in rows}
-        for name, units in page.items():
-            if known.get(name) != units or units > limit or not _is_user(name):
+        known = {str(row["user_id"]): _Has(row["units"], row["holds"]) async for row in rows}
+        for name, value in page.items():
+            has = _read(value)
+            if has is None or known.get(name) != has or has.units > limit or not _is_user(name):
                 await self.suspect(name)
 
     async def examine_suspects(self) -> None:
@@ -75,7 +87,7 @@ class BuyerCheck:
             users = [UUID(name) for name in suspects if _is_user(name)]
             rows = [row async for row in queries.units(connection, user_ids=users, **view.in_range)]
             return _Rows(
-                units={row["user_id"]: row["units"] for row in rows},
+                has={row["user_id"]: _Has(row["units"], row["holds"]) for row in rows},
                 newest_at={row["user_id"]: row["newest_at"] for row in rows},
                 limit_changed_at=await queries.limit_changed_at(connection, **view.of_cell),
             )
@@ -95,8 +107,9 @@ class BuyerCheck:
                 findings.append((user, (2, "buyer_is_no_user", f"buyers has {value!r} for it")))
                 continue
             user_id = UUID(user)
-            units = look.rows.units.get(user_id, 0) + taken.get(user_id, 0)
-            finding = _compare_units(value, units)
+            before, since = look.rows.has.get(user_id, _NOTHING), taken.get(user_id, _NOTHING)
+            units = before.units + since.units
+            finding = _differs(value, _Has(units, before.holds + since.holds))
             if finding is not None:
                 findings.append((user, finding))
             elif units > limit:
@@ -108,28 +121,53 @@ class BuyerCheck:
         return findings
 
 
-def _compare_units(value: bytes | None, units: int) -> Finding | None:
+def _read(value: bytes) -> _Has | None:
+    try:
+        buyer = parse_buyer(value)
+    except ValueError:
+        return None
+    return _Has(buyer.units, len(buyer.holds))
+
+
+def _differs(value: bytes | None, expected: _Has) -> Finding | None:
     if value is None:
-        return (2, "units_differ", f"not in buyers, living bookings hold {units}") if units else None
-    if int(value) == 0:
+        is_missing = expected != _NOTHING
+        return (
+            (2, "units_differ", f"not in buyers, living bookings hold {expected.units}")
+            if is_missing
+            else None
+        )
+    has = _read(value)
+    if has is None:
+        return (2, "units_differ", f"buyers has {value!r}, living bookings hold {expected.units}")
+    if has.units == 0:
         return (2, "empty_buyer_left", "in buyers with 0 units")
-    if int(value) != units:
-        return (2, "units_differ", f"buyers says {int(value)}, living bookings hold {units}")
+    if has.units != expected.units:
+        return (2, "units_differ", f"buyers says {has.units}, living bookings hold {expected.units}")
+    if has.holds != expected.holds:
+        return (2, "holds_differ", f"buyers has {has.holds} holds, there are {expected.holds}")
     return None
 
 
-def _moves(entries: Entries) -> tuple[dict[UUID, int], dict[UUID, int], int]:
-    """By how much entries move users' units, when they last took some, and when an edit last came."""
-    taken: dict[UUID, int] = {}
+def _moves(entries: Entries) -> tuple[dict[UUID, _Has], dict[UUID, int], int]:
+    """By how much entries move what users have, when they last took some, and when an edit last came."""
+    taken: dict[UUID, _Has] = {}
     newest_ms: dict[UUID, int] = {}
     edited_ms = 0
+
+    def move(entry: Any, units: int, holds: int) -> None:
+        before = taken.get(entry.user_id, _NOTHING)
+        taken[entry.user_id] = _Has(before.units + units, before.holds + holds)
+
     for _, entry in entries:
         match entry:
             case Reserve():
-                taken[entry.user_id] = taken.get(entry.user_id, 0) + _units(entry)
+                move(entry, _units(entry), 1)
                 newest_ms[entry.user_id] = entry.at_ms
+            case Confirm():
+                move(entry, 0, -1)
             case Cancel() | Expire() | Reject():
-                taken[entry.user_id] = taken.get(entry.user_id, 0) - _units(entry)
+                move(entry, -_units(entry), -1 if entry.was == "reserved" else 0)
             case Edit():
                 edited_ms = entry.at_ms
             case _:

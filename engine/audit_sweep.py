@@ -67,16 +67,16 @@ async def check_deadlines(view: CellView) -> None:
 
 
 def _members_added(entries: Entries) -> int:
-    """By how much entries lengthen the index: one member for the buyer, one for each zone."""
+    """By how much entries lengthen the index: one member for each zone of a hold."""
     added = 0
     for _, entry in entries:
         match entry:
             case Reserve():
-                added += 1 + len(entry.items)
+                added += len(entry.items)
             case Confirm():
-                added -= 1 + len(entry.items)
+                added -= len(entry.items)
             case Cancel() | Expire() | Reject() if entry.was == "reserved":
-                added -= 1 + len(entry.items)
+                added -= len(entry.items)
             case _:
                 pass
     return added

@@ -39,13 +39,6 @@ class Booking(msgspec.Struct):
     position: Position
     """The ledger entry of its last transition."""
 
-    def as_reserved(self) -> None:
-        """Show the booking as its reservation was answered, whatever became of it since."""
-        self.status = "reserved"
-        self.durable = False
-        self.confirmed_at_ms = None
-        self.confirmation_code = None
-
 
 items_decoder = msgspec.json.Decoder(list[Item])
 

@@ -1,9 +1,10 @@
 """Reserve, confirm, cancel: the hot path.
 
-Each is one script call on the hot line. Only confirm waits for more: until its ledger entry is durable.
+Each is one script call on the hot line, which reservations of the same tick share. Only confirm waits
+for more: until its ledger entry is durable.
 """
 
-import hashlib
+import asyncio
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from engine import ids, limits
+from engine import ids
 from engine.booking import RECORD_FIELDS, Booking, ItemRequest, from_record, from_row
 from engine.cells import Cell, CellDirectory
 from engine.durability import Durability, Settled
@@ -19,24 +20,23 @@ from engine.errors import (
     Fenced,
     InvalidState,
     NotFound,
+    Overloaded,
     ReservationExpired,
     RushError,
     SaleNotOpen,
     ServiceUnavailable,
     StoreUnavailable,
-    ValidationFailed,
 )
+from engine.gathering import Replied
+from engine.ledger import parse_position
 from engine.outcomes import refusal
+from engine.reserving import Reserving, Wish, as_reserved, taken, wish_of
 from engine.sql import load_queries
 from engine.status import Status
 from engine.stores import POSTGRES_ERRORS, Stores
 
 queries = load_queries("bookings")
 
-ITEMS_MAX = 8
-QUANTITY_MAX = 1_000
-TAKE_BACK_MAX = 32
-"""Due holds that one reserve takes back at most."""
 CODE_LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
 CODE_LENGTH = 10
 
@@ -49,31 +49,6 @@ class Answer(msgspec.Struct, frozen=True):
     replayed: bool = False
 
 
-def fingerprint(items: Sequence[ItemRequest]) -> str:
-    """What makes two requests the same: their items sorted by zone. 32 hex digits."""
-    text = ",".join(sorted(f"{item.zone_id}:{item.quantity}" for item in items))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def check_items(items: Sequence[ItemRequest]) -> ids.CellId:
-    """The cell that holds all these items; raises ValidationFailed where they do not go together."""
-    if not 1 <= len(items) <= ITEMS_MAX:
-        raise ValidationFailed("items", f"1 to {ITEMS_MAX} items")
-    cell_id = ids.cell_of(items[0].zone_id)
-    seen = set()
-    for item in items:
-        if not 1 <= item.quantity <= QUANTITY_MAX:
-            raise ValidationFailed("quantity", f"1 to {QUANTITY_MAX}")
-        if item.zone_id in seen:
-            raise ValidationFailed("items", "the same zone twice")
-        if not ids.is_rush_id(item.zone_id):
-            raise NotFound("There is no such zone", details={"zone_id": str(item.zone_id)})
-        if ids.cell_of(item.zone_id) != cell_id:
-            raise ValidationFailed("items", "zones of two events")
-        seen.add(item.zone_id)
-    return cell_id
-
-
 class Bookings:
     """The bookings of all events, as one gateway process sees them."""
 
@@ -81,9 +56,7 @@ class Bookings:
         self._stores = stores
         self._cells = CellDirectory(stores)
         self._durability = Durability(stores)
-        settings = stores.settings
-        self._rate_interval_ms = limits.interval_ms(settings.reserve_rate_per_minute)
-        self._rate_burst = settings.reserve_burst
+        self._reserving = Reserving(stores, self._cells)
 
     async def start(self) -> None:
         """Begin to hear what becomes durable."""
@@ -102,48 +75,47 @@ class Bookings:
         InsufficientStock, IdempotencyKeyReused, or a ServiceUnavailable; after OutcomeUnknown a retry
         with the same key finds out what happened.
         """
-        cell_id = check_items(items)
-        cell = self._cells.known(cell_id) or await self._cells.find(cell_id)
-        if idempotency_key is None:
-            booking_id, request = ids.new_id(*cell_id), ""
-        else:
-            booking_id = ids.keyed_booking_id(cell_id, cell.secret, user_id, idempotency_key)
-            request = fingerprint(items)
-        keys = cell.keys
-        booking_text, user_text = str(booking_id), str(user_id)
-        arguments: list[str | int] = []
-        zone_keys = []
-        for item in items:
-            zone_id = str(item.zone_id)
-            zone_keys.append(keys.zone_prefix + zone_id)
-            arguments += (zone_id, str(item.show_id) if item.show_id else "", item.quantity)
-        reply = await self._stores.run(
-            "reserve",
-            [
-                keys.sale,
-                keys.buyers,
-                keys.ledger,
-                keys.deadlines,
-                keys.rate_prefix + user_text,
-                keys.booking_prefix + booking_text,
-                *zone_keys,
-            ],
-            booking_text,
-            user_text,
-            request,
-            self._rate_interval_ms,
-            self._rate_burst,
-            TAKE_BACK_MAX,
-            *arguments,
-        )
-        status = reply[0]
-        if status == Status.OK:
-            return Answer(from_record(booking_id, reply[2:]), reply[1].decode())
-        if status == Status.REPLAYED:
-            booking = from_record(booking_id, reply[2:])
-            booking.as_reserved()
-            return Answer(booking, reply[1].decode(), replayed=True)
-        raise await self._refused(cell, reply)
+        wish = wish_of(items)
+        answered: asyncio.Future[tuple[str, Any]] = asyncio.get_running_loop().create_future()
+
+        def replied(booking_id: str, reply: Any) -> None:
+            if not answered.done():
+                answered.set_result((booking_id, reply))
+
+        if not self.ask(wish, user_id, idempotency_key, replied):
+            await self.ask_anew(wish, user_id, idempotency_key, replied)
+        booking_id, reply = await answered
+        if isinstance(reply, Exception):
+            raise reply
+        if reply[0] not in (Status.OK, Status.REPLAYED):
+            raise await self.refused(wish, reply)
+        is_replay = reply[0] == Status.REPLAYED
+        at = reply[1].decode()
+        position = parse_position(reply[-1] if is_replay else at)
+        booking = as_reserved(UUID(booking_id), user_id, taken(reply), position)
+        return Answer(booking, at, is_replay)
+
+    def ask(self, wish: Wish, user_id: UUID, idempotency_key: str | None, replied: Replied) -> bool:
+        """What `reserve` begins with: see `Reserving.ask`. Where that is False there is `ask_anew`."""
+        return self._reserving.ask(wish, user_id, idempotency_key, replied)
+
+    async def ask_anew(
+        self, wish: Wish, user_id: UUID, idempotency_key: str | None, replied: Replied
+    ) -> None:
+        """Meet the wish's cell, then ask. Raises NotFound or a ServiceUnavailable."""
+        await self._cells.find(wish.cell_id)
+        if not self._reserving.ask(wish, user_id, idempotency_key, replied):
+            # So many cells were met at once that this one was forgotten again.
+            raise Overloaded
+
+    async def refused(self, wish: Wish, reply: Sequence[Any]) -> RushError:
+        """The exception for a reserve that was not granted."""
+        status = Status(reply[0])
+        if status == Status.NOT_OPEN:
+            if await self._cells.is_closed(wish.cell_id):
+                return SaleNotOpen(details={"status": "ended", "opens_at": None})
+            await self._cells.wake_recovery(wish.cell_id)
+        return refusal(status, reply[1].decode(), reply[2:], self._stores.settings)
 
     async def confirm(self, user_id: UUID, booking_id: UUID) -> Answer:
         """Turn a hold into a sale and wait until that is durable.
@@ -152,10 +124,11 @@ class Bookings:
         ReservationExpired, PaymentRequired, or a ServiceUnavailable.
         """
         cell = await self._find(booking_id)
+        keys = cell.keys
         code = "".join(secrets.choice(CODE_LETTERS) for _ in range(CODE_LENGTH))
         reply = await self._stores.run(
             "confirm",
-            [cell.keys.sale, cell.keys.ledger, cell.keys.deadlines, cell.keys.booking(booking_id)],
+            [keys.sale, keys.buyers, keys.ledger, keys.deadlines, keys.booking(booking_id)],
             str(booking_id),
             str(user_id),
             code,
@@ -230,15 +203,6 @@ class Bookings:
         except POSTGRES_ERRORS:
             raise StoreUnavailable from None
         return from_row(row) if row is not None and row["user_id"] == user_id else None
-
-    async def _refused(self, cell: Cell, reply: Sequence[Any]) -> RushError:
-        """The exception for a reserve that was not granted."""
-        status = Status(reply[0])
-        if status == Status.NOT_OPEN:
-            if await self._cells.is_closed(cell.id):
-                return SaleNotOpen(details={"status": "ended", "opens_at": None})
-            await self._cells.wake_recovery(cell.id)
-        return refusal(status, reply[1].decode(), reply[2:], self._stores.settings)
 
     async def _ended(
         self, cell: Cell, reply: Sequence[Any], user_id: UUID, booking_id: UUID, wanted: str

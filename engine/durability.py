@@ -150,11 +150,11 @@ class Durability:
         waiters.add(waiter)
         if self._is_doubtful(waiter):
             self._doubtful.set()
+        patience = asyncio.get_running_loop().call_later(timeout_ms / 1000, waiter.settle, Settled.NOT_YET)
         try:
-            return await asyncio.wait_for(waiter.future, timeout_ms / 1000)
-        except TimeoutError:
-            return Settled.NOT_YET
+            return await waiter.future
         finally:
+            patience.cancel()
             waiters.discard(waiter)
             if not waiters and self._waiters.get(cell_id) is waiters:
                 del self._waiters[cell_id]

@@ -100,6 +100,11 @@ class HotLine:
             raise Overloaded
         return link.submit(pack(args))
 
+    def flush(self) -> None:
+        """Write what this tick has brought so far now, without waiting for the tick's end."""
+        if self._link is not None:
+            self._link.flush()
+
     def link_lost(self, link: RedisLink, reason: str) -> None:
         """Called by the link when it ends."""
         if self._link is link:

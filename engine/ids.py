@@ -14,8 +14,11 @@ event id are two spellings of one thing.
 
 import hashlib
 import secrets
+from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
+
+import msgspec
 
 EVENT_REF_BITS = 48
 CELL_BITS = 12
@@ -25,6 +28,10 @@ EVENT_REF_MAX = (1 << EVENT_REF_BITS) - 1
 CELL_MAX = (1 << CELL_BITS) - 1
 OWN_MAX = (1 << OWN_BITS) - 1
 
+PREFIXES_MAX = 4096
+"""Cells whose ids' common beginning is remembered."""
+
+_encode = msgspec.json.Encoder().encode
 _VERSION = 8
 _VARIANT = 0b10
 
@@ -61,10 +68,35 @@ def keyed_booking_id(cell_id: CellId, secret: bytes, user_id: UUID, idempotency_
     `secret` (16–64 bytes) belongs to the event and never changes: the same key finds the same
     booking for as long as the event exists. Keyed BLAKE2b, RFC 7693.
     """
+    return UUID(keyed_booking_text(cell_id, secret, user_id, idempotency_key))
+
+
+def keyed_booking_text(cell_id: CellId, secret: bytes, user_id: UUID, idempotency_key: str) -> str:
+    """The same id as text: the hot path needs no more of it, and a UUID costs it ten times as much."""
     digest = hashlib.blake2b(
-        user_id.bytes + idempotency_key.encode("ascii"), key=secret, digest_size=8
-    ).digest()
-    return make_id(*cell_id, int.from_bytes(digest, "big") & OWN_MAX)
+        user_id.int.to_bytes(16, "big") + idempotency_key.encode("ascii"), key=secret, digest_size=8
+    ).hexdigest()
+    return f"{_prefix(cell_id)}{_WITH_VARIANT[digest[0]]}{digest[1:4]}-{digest[4:]}"
+
+
+def new_booking_text(cell_id: CellId) -> str:
+    """A fresh booking id in that cell, as text."""
+    own = secrets.token_hex(8)
+    return f"{_prefix(cell_id)}{_WITH_VARIANT[own[0]]}{own[1:4]}-{own[4:]}"
+
+
+_WITH_VARIANT = {f"{digit:x}": f"{_VARIANT << 2 | digit & 0b11:x}" for digit in range(16)}
+"""The hex digit that begins an id's own half, from one of random or hashed bits."""
+
+
+@lru_cache(maxsize=PREFIXES_MAX)
+def _prefix(cell_id: CellId) -> str:
+    return str(make_id(*cell_id, 0))[:19]
+
+
+def text_of(value: UUID) -> str:
+    """`str(value)`, three times as fast."""
+    return _encode(value)[1:-1].decode()
 
 
 def is_rush_id(value: UUID) -> bool:

@@ -66,7 +66,7 @@ class CellKeys:
         return f"{self.booking_prefix}{booking_id}"
 
     def rate(self, user_id: UUID | str) -> str:
-        """The reserve rate limit of one user."""
+        """The reserve rate limit of a user without units in this cell; with units it stands in `buyers`."""
         return f"{self.rate_prefix}{user_id}"
 
 

@@ -27,19 +27,17 @@ from engine.errors import RushError
 from engine.ids import CellId
 from engine.keys import CellKeys, tag
 from engine.ledger import (
-    Batch,
     Cancel,
     Confirm,
     Expire,
     Position,
     Reject,
     Reserve,
-    decode_line,
-    dense_lines,
     parse_position,
 )
+from engine.lines import FIELD, Batch, decode_line, dense_lines
 from engine.projection import commit_batch
-from engine.rebuild import CellBuilder, repair_from_redis
+from engine.rebuild import CELL_FORMAT, CellBuilder, repair_from_redis
 from engine.sql import load_queries
 from engine.status import Status
 from engine.stores import Stores, script_runner
@@ -73,6 +71,7 @@ class _Found(msgspec.Struct):
     """The last id of the ledger."""
     version: int
     zone_ids: list[str]
+    is_of_this_format: bool
 
 
 class Lifter:
@@ -223,7 +222,7 @@ class Lifter:
                 offset = await self._drain(cell_id, before, rejected)
             else:
                 found.position = None
-            is_sound = found.position == found.end == offset
+            is_sound = found.position == found.end == offset and found.is_of_this_format
             if is_sound:
                 await self._begin_epoch(cell_id, offset.epoch + 1, node)
         if is_sound or offset > before:
@@ -266,7 +265,10 @@ class Lifter:
         """
         ledger = CellKeys(cell_id).ledger
         found: Any = await self._client.xrange(ledger, min=str(offset), max=str(offset))
-        entry = decode_line(offset.seq, found[0][1]).entry if found else None
+        line = decode_line(offset.seq, found[0][1].get(FIELD, b"")) if found else None
+        if line is None or line.booking_id is None:
+            return True
+        entry = line.entry
         if not isinstance(entry, Reserve | Confirm | Cancel | Expire | Reject):
             return True
         return bool(
@@ -276,7 +278,7 @@ class Lifter:
                 cell=cell_id.cell,
                 epoch=offset.epoch,
                 seq=offset.seq,
-                booking_id=entry.booking_id,
+                booking_id=line.booking_id,
                 version=1 if isinstance(entry, Reserve) else entry.version,
                 at=from_ms(entry.at_ms),
             )
@@ -285,9 +287,9 @@ class Lifter:
     async def _find(self, cell_id: CellId) -> _Found:
         keys = CellKeys(cell_id)
         values: list[Any] = await self._client.hmget(
-            keys.sale, ["epoch", "fenced_epoch", "seq", "version", "zones"]
+            keys.sale, ["epoch", "fenced_epoch", "seq", "version", "zones", "format"]
         )
-        epoch, fenced, seq, version, zones = values
+        epoch, fenced, seq, version, zones, form = values
         stated = epoch or fenced
         end: Any = None
         if await self._client.exists(keys.ledger):
@@ -298,6 +300,7 @@ class Lifter:
             end=parse_position(end["last-generated-id"]) if end else None,
             version=int(version or 0),
             zone_ids=(zones or b"").decode().split(),
+            is_of_this_format=form == CELL_FORMAT.encode(),
         )
 
     async def _has_gap(self, keys: CellKeys, offset: Position) -> bool:
@@ -311,7 +314,7 @@ class Lifter:
         size = self._stores.settings.relay_batch_entries_max
         while True:
             entries: Any = await self._client.xrange(ledger, min=f"({offset}", count=size)
-            lines = dense_lines(offset, entries)
+            lines = dense_lines(offset, [(id_, (FIELD, fields.get(FIELD, b""))) for id_, fields in entries])
             if not lines:
                 return offset
             batch = Batch(cell_id=cell_id, epoch=offset.epoch, from_seq=offset.seq, lines=lines)

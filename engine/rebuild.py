@@ -32,6 +32,9 @@ queries = load_queries("recovery")
 SLICE_BOOKINGS_MAX = 200
 """One script call writes so many records: about 3 ms in which no other cell is served."""
 SCAN_COUNT = 1_000
+CELL_FORMAT = "2"
+"""The form of what a cell's keys hold. A lift rebuilds a cell of another one from Postgres, so that an update
+of the program needs no conversion. Count it up when the form of a value or a member changes."""
 PROGRESS_EVERY = 50_000
 
 
@@ -122,6 +125,7 @@ class CellBuilder:
         keys += [self._keys.zone(zone["id"]) for zone in zones]
         fields = {
             "epoch": epoch,
+            "format": CELL_FORMAT,
             "version": sale["applied_version"],
             "status": sale["status"],
             "sale_start_at_ms": to_ms(sale["sale_start_at"]),

@@ -43,6 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     confirm_wait_ms: int = 5_000
     """How long confirm waits for its ledger entry to be durable before it answers 202."""
     hot_line_in_flight_max: int = 10_000
+    """Calls of a process that wait for Redis at most, and reservations; more are answered 503."""
     hot_line_timeout_ms: int = 2_000
     redis_replicas_min: int = 0
     """Replicas that must have a batch before it is answered (WAIT); 0 asks none."""
@@ -64,7 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A longer ledger refuses new reservations."""
     ledger_trim_lag_s: int = 120
     """How far trimming stays behind what is durable."""
-    relay_batch_entries_max: int = 500
+    relay_batch_entries_max: int = 2_000
     relay_shards: int = 256
     expiry_slice_max: int = 100
     """Holds that one call of expire.lua takes back at most."""

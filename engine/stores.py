@@ -60,7 +60,11 @@ class Stores(msgspec.Struct, frozen=True):
         try:
             return await self.line.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
         except RedisReplyError as error:
-            raise ScriptFailed(script.locate(str(error))) from None
+            raise self.script_failed(name, error) from None
+
+    def script_failed(self, name: str, error: RedisReplyError) -> ScriptFailed:
+        """The exception for an error that a script made; its text names the source file and line."""
+        return ScriptFailed(self.scripts[name].locate(str(error)))
 
     async def close(self) -> None:
         """Close all connections; returns also when a store is away."""

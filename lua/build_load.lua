@@ -6,6 +6,7 @@
 -- FLAGS allow-oom
 -- GROUP recovery
 local status = require('status')
+local buyers = require('buyers')
 local deadlines = require('deadlines')
 
 local FIXED_KEYS = 3
@@ -25,11 +26,16 @@ for i = FIXED_KEYS + 1, #KEYS do
     end
     redis.call('HSET', KEYS[i], unpack(fields))
     if record.status == 'reserved' or record.status == 'confirmed' then
-        redis.call('HINCRBY', KEYS[2], record.user, record.quantity)
+        local buyer = buyers.load(KEYS[2], record.user)
+        buyers.hold(buyer, deadlines.booking_of(KEYS[i]), record.expires_at_ms, tonumber(record.quantity))
+        if record.status == 'confirmed' then
+            buyers.release(buyer, deadlines.booking_of(KEYS[i]), 0)
+        end
     end
     if record.status == 'reserved' then
-        deadlines.add(KEYS[3], deadlines.booking_of(KEYS[i]), record.user, record.expires_at_ms,
-            cjson.decode(record.items))
+        deadlines.add(deadlines.booking_of(KEYS[i]), record.expires_at_ms, cjson.decode(record.items))
     end
 end
+buyers.save(KEYS[2])
+deadlines.save(KEYS[3])
 return { status.OK }

@@ -26,8 +26,10 @@ local refused, next_status = transitions.check('cancel', record, sale.now_ms)
 if refused then
     return { refused, cell.at(sale), unpack(record.fields) }
 end
+hold.prepare(keys, sale, record)
 
 -- Nothing above this line writes; nothing below it can refuse.
 
 hold.give_back(keys, sale, booking_id, record, 'cancel', next_status)
+hold.save(keys, sale)
 return { status.OK, cell.at(sale), unpack(booking.read(record.key)) }

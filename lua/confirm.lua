@@ -1,23 +1,27 @@
 -- confirm: a reserved booking becomes a sold one.
--- KEYS sale ledger deadlines booking
+-- KEYS sale buyers ledger deadlines booking
 -- ARGV booking user code paid
 -- RETURNS status at record: for OK, REPLAYED, BOOKING_ENDED, BOOKING_EXPIRED and PAYMENT_REQUIRED
 -- FLAGS allow-oom
 -- GROUP verb
 local status = require('status')
 local booking = require('booking')
+local buyers = require('buyers')
 local cell = require('cell')
 local deadlines = require('deadlines')
+local hold = require('hold')
 local ledger = require('ledger')
 local transitions = require('transitions')
+local zone = require('zone')
 
 local booking_id, user, code, paid = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
+local keys = { buyers = KEYS[2], ledger = KEYS[3], deadlines = KEYS[4] }
 
 local sale = cell.load(KEYS[1])
 if not sale then
     return { status.NOT_OPEN, '0-0' }
 end
-local record = booking.load(KEYS[4])
+local record = booking.load(KEYS[5])
 if not record or record.user ~= user then
     return { status.BOOKING_UNKNOWN, cell.at(sale) }
 end
@@ -30,18 +34,20 @@ if refused then
     return { refused, cell.at(sale), unpack(record.fields) }
 end
 
+hold.prepare(keys, sale, record)
+
 -- Nothing above this line writes; nothing below it can refuse.
 
-local at = ledger.append(KEYS[2], sale, string.format('["confirm",%.0f,"%s",%.0f,"%s","%s",%s]',
+local at = ledger.append(keys.ledger, sale, string.format('["confirm",%.0f,"%s",%.0f,"%s","%s",%s]',
     sale.now_ms, booking_id, record.version + 1, user, code, record.items))
-local items = cjson.decode(record.items)
-for _, item in ipairs(items) do
-    local zone_key = cell.zone_key(sale, item[1])
-    redis.call('HINCRBY', zone_key, 'reserved', -item[2])
-    redis.call('HINCRBY', zone_key, 'confirmed', item[2])
+cell.save(sale)
+for _, item in ipairs(record.item_list) do
+    zone.move(item.zone, 'reserved', 'confirmed', item[2])
 end
+buyers.release(record.buyer, booking_id, 0)
 redis.call('HSET', record.key, 'status', 'confirmed', 'version', record.version + 1,
     'confirmed_at_ms', sale.now_ms, 'code', code, 'seq', at)
-deadlines.remove(KEYS[3], booking_id, user, record.expires_at_ms, items)
+deadlines.remove(booking_id, record.expires_at_ms, record.item_list)
+hold.save(keys, sale)
 
 return { status.OK, at, unpack(booking.read(record.key)) }

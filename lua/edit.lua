@@ -60,6 +60,7 @@ if outcome == 'applied' then
 end
 ledger.append(KEYS[2], sale, string.format('["edit",%.0f,%.0f,"%s",[%s]]',
     sale.now_ms, version, outcome, table.concat(texts, ',')))
+cell.save(sale)
 redis.call('HSET', sale.key, 'version', version)
 if outcome == 'refused' then
     return { status.BELOW_IN_USE, cell.at(sale) }

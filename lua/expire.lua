@@ -26,11 +26,15 @@ end
 local due = {}
 local is_planned = {}
 for _, zone_id in ipairs(zone_ids) do
-    for _, member in ipairs(deadlines.due(keys.deadlines, 'z:' .. zone_id, sale.now_ms, due_max - #due)) do
+    for _, member in ipairs(deadlines.due(keys.deadlines, zone_id, sale.now_ms, due_max - #due)) do
         local id = deadlines.booking_of(member)
         if not is_planned[id] then
             is_planned[id] = true
-            due[#due + 1] = { id = id, member = member, record = booking.load(cell.booking_key(sale, id)) }
+            local record = booking.load(cell.booking_key(sale, id))
+            if booking.is_held(record) then
+                hold.prepare(keys, sale, record)
+            end
+            due[#due + 1] = { id = id, member = member, record = record }
         end
     end
     if #due >= due_max then
@@ -47,13 +51,16 @@ for _, each in ipairs(due) do
         taken_back = taken_back + 1
     else
         -- A deadline without its hold would stand in the way of those behind it for ever.
-        redis.call('ZREM', keys.deadlines, each.member)
+        deadlines.remove_member(each.member)
     end
+end
+if #due > 0 then
+    hold.save(keys, sale)
 end
 
 local next_due_at_ms = 0
 for _, zone_id in ipairs(zone_ids) do
-    local candidate = deadlines.next(keys.deadlines, 'z:' .. zone_id)
+    local candidate = deadlines.next(keys.deadlines, zone_id)
     if candidate and (next_due_at_ms == 0 or candidate < next_due_at_ms) then
         next_due_at_ms = candidate
     end

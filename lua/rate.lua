@@ -7,7 +7,7 @@ local clock = require('clock')
 local gcra = require('gcra')
 
 local now_ms = clock.now_ms()
-local full_at_ms, wait_ms, remaining = gcra.check(KEYS[1], now_ms, tonumber(ARGV[1]), tonumber(ARGV[2]))
+local full_at_ms, wait_ms, remaining = gcra.check(gcra.load(KEYS[1]), now_ms, tonumber(ARGV[1]), tonumber(ARGV[2]))
 if not full_at_ms then
     return { 0, wait_ms, remaining }
 end

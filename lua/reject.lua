@@ -25,8 +25,10 @@ local refused, next_status = transitions.check('reject', record, sale.now_ms)
 if refused then
     return { refused, cell.at(sale) }
 end
+hold.prepare(keys, sale, record)
 
 -- Nothing above this line writes; nothing below it can refuse.
 
 hold.give_back(keys, sale, booking_id, record, 'reject', next_status)
+hold.save(keys, sale)
 return { status.OK, cell.at(sale) }

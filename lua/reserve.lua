@@ -1,201 +1,177 @@
--- reserve: take 1-8 items of one event for one buyer, all or none.
--- KEYS sale buyers ledger deadlines rate booking zone+
--- ARGV booking user fingerprint rate_interval_ms rate_burst due_max (zone show quantity)+
--- RETURNS status at ...: OK, REPLAYED: the record; SALE_NOT_OPEN: status start end now;
---     RATE_LIMITED: wait_ms; ZONE_UNKNOWN, SHOW_MISMATCH: zone; OVER_ORDER_LIMIT: zone requested limit;
---     OVER_USER_LIMIT: requested held limit; INSUFFICIENT_STOCK: zone requested available
+-- reserve: take 1-8 items of one event for one buyer, all or none. One call serves several requests, one
+-- after the other, each as if it had come alone: what they have in common is read and written once.
+-- KEYS sale buyers ledger deadlines (rate,booking)+zone+
+-- ARGV requests rate_interval_ms rate_burst due_max (user booking fingerprint items (zone show quantity)+)+
+-- RETURNS status at ... for each request: OK: items quantity total_minor currency created_at_ms
+--     expires_at_ms; REPLAYED: the record; SALE_NOT_OPEN: status start end now; RATE_LIMITED: wait_ms;
+--     ZONE_UNKNOWN, SHOW_MISMATCH: zone; OVER_ORDER_LIMIT: zone requested limit;
+--     OVER_USER_LIMIT: requested held limit; INSUFFICIENT_STOCK: zone requested available.
+--     A request that fails is answered by its error, and those behind it are not answered, as if never sent
 -- GROUP verb
 local status = require('status')
 local booking = require('booking')
+local buyers = require('buyers')
 local cell = require('cell')
 local deadlines = require('deadlines')
 local gcra = require('gcra')
 local hold = require('hold')
 local kinds = require('kinds')
 local ledger = require('ledger')
+local take_back = require('take_back')
+local zone = require('zone')
 
-local FIXED_KEYS = 6
-local FIXED_ARGS = 6
+local FIXED_KEYS = 4
+local FIXED_ARGS = 4
 
-local booking_id, user, fingerprint = ARGV[1], ARGV[2], ARGV[3]
-local due_max = tonumber(ARGV[6])
+local requests = tonumber(ARGV[1])
+local rate_interval_ms, rate_burst = tonumber(ARGV[2]), tonumber(ARGV[3])
+-- Due holds that this call may still take back.
+local due_left = tonumber(ARGV[4])
 local keys = { buyers = KEYS[2], ledger = KEYS[3], deadlines = KEYS[4] }
+local answers = {}
 
 local sale = cell.load(KEYS[1])
 if not sale then
-    return { status.NOT_OPEN, '0-0' }
-end
-
-if fingerprint ~= '' then
-    local record = booking.load(KEYS[6])
-    if record then
-        if record.user ~= user then
-            return { status.KEY_COLLISION, cell.at(sale) }
-        elseif record.fingerprint ~= fingerprint then
-            return { status.KEY_REUSED, cell.at(sale) }
-        end
-        return { status.REPLAYED, cell.at(sale), unpack(record.fields) }
+    for i = 1, requests do
+        answers[i] = { status.NOT_OPEN, '0-0' }
     end
+    return answers
 end
 
+-- What all requests of this call have in common.
 local now_ms = sale.now_ms
+local now_text = string.format('%.0f', now_ms)
+local expires_at_text = string.format('%.0f', now_ms + sale.hold_ttl_ms)
 local ended = sale.sale_end_at_ms > 0 and now_ms >= sale.sale_end_at_ms
-if sale.status ~= 'published' or now_ms < sale.sale_start_at_ms or ended then
-    return { status.SALE_NOT_OPEN, cell.at(sale), sale.status, sale.sale_start_at_ms, sale.sale_end_at_ms, now_ms }
-end
+local is_on_sale = sale.status == 'published' and now_ms >= sale.sale_start_at_ms and not ended
+local seq_max = sale.seq - redis.call('XLEN', keys.ledger) + sale.ledger_max
 
-local full_at_ms, wait_ms = gcra.check(KEYS[5], now_ms, tonumber(ARGV[4]), tonumber(ARGV[5]))
-if not full_at_ms then
-    return { status.RATE_LIMITED, cell.at(sale), wait_ms }
-end
-
--- The items as asked for, in the order of the request, with their zones as they stand.
-local wanted = {}
-local zones = {}
-local quantity = 0
-local function load_items()
-    for i = 1, #KEYS - FIXED_KEYS do
-        local first = FIXED_ARGS + 3 * (i - 1)
-        local item = {
-            zone_id = ARGV[first + 1], show = ARGV[first + 2], quantity = tonumber(ARGV[first + 3]),
-            zone_key = KEYS[FIXED_KEYS + i],
-        }
-        local fields = redis.call('HMGET', item.zone_key, 'show', 'kind', 'price_minor', 'max_per_order', 'available')
-        if not fields[1] then
-            return { status.ZONE_UNKNOWN, '', item.zone_id }
-        end
-        item.zone = {
-            show = fields[1], kind = kinds[fields[2]], price_minor = tonumber(fields[3]),
-            max_per_order = tonumber(fields[4]), available = tonumber(fields[5]),
-        }
-        wanted[i] = item
-        zones[item.zone_id] = item.zone
-        quantity = quantity + item.quantity
+local function replay(request)
+    local record = booking.load(request.booking_key)
+    if record.user ~= request.user then
+        return { status.KEY_COLLISION, cell.at(sale) }
+    elseif record.fingerprint ~= request.fingerprint then
+        return { status.KEY_REUSED, cell.at(sale) }
     end
+    return { status.REPLAYED, cell.at(sale), unpack(record.fields) }
 end
 
-local function check_order()
-    for _, item in ipairs(wanted) do
+local function check_order(items)
+    for _, item in ipairs(items) do
+        if not item.zone.show then
+            return { status.ZONE_UNKNOWN, '', item.zone.id }
+        end
+    end
+    for _, item in ipairs(items) do
         if item.show ~= '' and item.show ~= item.zone.show then
-            return { status.SHOW_MISMATCH, '', item.zone_id }
+            return { status.SHOW_MISMATCH, '', item.zone.id }
         end
     end
-    for _, item in ipairs(wanted) do
+    for _, item in ipairs(items) do
         if item.quantity > item.zone.max_per_order then
-            return { status.OVER_ORDER_LIMIT, '', item.zone_id, item.quantity, item.zone.max_per_order }
+            return { status.OVER_ORDER_LIMIT, '', item.zone.id, item.quantity, item.zone.max_per_order }
         end
     end
 end
 
-local held
-local function over_limit()
-    return held + quantity > sale.max_per_user
-end
-
-local function is_short(item)
-    return not item.zone.kind.find(item.zone, item.quantity)
-end
-
-local function first_short()
-    for _, item in ipairs(wanted) do
-        if is_short(item) then
-            return item
-        end
-    end
-end
-
--- Due holds that will be taken back, and what the counters will then say. Nothing is written yet.
-local due = {}
-local is_planned = {}
-local more_due = false
-local function plan_one(id, record)
-    due[#due + 1] = { id = id, record = record }
-    if record.user == user then
-        held = held - record.quantity
-    end
-    for _, item in ipairs(cjson.decode(record.items)) do
-        if zones[item[1]] then
-            zones[item[1]].available = zones[item[1]].available + item[2]
-        end
-    end
-end
-
-local function plan_take_back(owner, is_needed)
-    for _, member in ipairs(deadlines.due(keys.deadlines, owner, now_ms, due_max + 1)) do
-        local id = deadlines.booking_of(member)
-        if not is_needed() then
-            return
-        elseif not is_planned[id] and #due == due_max then
-            more_due = true
-            return
-        elseif not is_planned[id] then
-            is_planned[id] = true
-            local record = booking.load(cell.booking_key(sale, id))
-            if booking.is_held(record) then
-                plan_one(id, record)
-            end
-        end
-    end
-end
-
-local function plan()
-    held = tonumber(redis.call('HGET', keys.buyers, user) or 0)
-    if over_limit() or first_short() then
-        plan_take_back('b:' .. user, function() return over_limit() or first_short() end)
-    end
-    for _, item in ipairs(wanted) do
-        if not over_limit() and is_short(item) then
-            plan_take_back('z:' .. item.zone_id, function() return is_short(item) end)
-        end
-    end
-    local short = first_short()
-    if (over_limit() or short) and more_due then
+local function check_stock(request)
+    local over_limit, short, more_due = take_back.plan(keys, sale, request, due_left)
+    if (over_limit or short) and more_due then
         return { status.HOLDS_DUE, '' }
-    elseif over_limit() then
-        return { status.OVER_USER_LIMIT, '', quantity, held, sale.max_per_user }
+    elseif over_limit then
+        return { status.OVER_USER_LIMIT, '', request.quantity, take_back.held(request), sale.max_per_user }
     elseif short then
-        return { status.INSUFFICIENT_STOCK, '', short.zone_id, short.quantity, short.zone.available }
-    elseif redis.call('XLEN', keys.ledger) >= sale.ledger_max then
+        return { status.INSUFFICIENT_STOCK, '', short.zone.id, short.quantity, short.zone.available + short.zone.planned }
+    elseif sale.seq >= seq_max then
         return { status.LEDGER_FULL, '' }
     end
 end
 
-local refusal = load_items() or check_order() or plan()
-
--- Nothing above this line writes; nothing below it can refuse.
-
-for _, each in ipairs(due) do
-    hold.give_back(keys, sale, each.id, each.record, 'expire', 'expired')
-end
-if refusal then
-    -- An attempt that is refused counts towards the rate as well: it is what the limit is for.
-    gcra.charge(KEYS[5], now_ms, full_at_ms)
-    refusal[2] = cell.at(sale)
-    return refusal
+-- The request's items as JSON text, and what they cost.
+local function priced(items)
+    local texts = {}
+    local total_minor = 0
+    for i, item in ipairs(items) do
+        local of = item.zone
+        texts[i] = '["' .. of.id .. '",' .. item.quantity .. ',' .. of.price_minor .. ',"' .. of.show .. '"]'
+        total_minor = total_minor + item.quantity * of.price_minor
+    end
+    return '[' .. table.concat(texts, ',') .. ']', string.format('%.0f', total_minor)
 end
 
-local expires_at_ms = now_ms + sale.hold_ttl_ms
-local total_minor = 0
-local texts = {}
-local items = {}
-for i, item in ipairs(wanted) do
-    texts[i] = string.format('["%s",%.0f,%.0f,"%s"]', item.zone_id, item.quantity, item.zone.price_minor, item.zone.show)
-    items[i] = { item.zone_id, item.quantity }
-    total_minor = total_minor + item.quantity * item.zone.price_minor
-end
-local items_text = '[' .. table.concat(texts, ',') .. ']'
+local function answer(request)
+    if request.fingerprint ~= '' and redis.call('HGET', request.booking_key, 'user') then
+        return replay(request)
+    end
+    if not is_on_sale then
+        return { status.SALE_NOT_OPEN, cell.at(sale), sale.status, sale.sale_start_at_ms, sale.sale_end_at_ms, now_ms }
+    end
+    local buyer = buyers.load(keys.buyers, request.user)
+    request.buyer = buyer
+    local full_at_ms, wait_ms = gcra.check(math.max(buyer.full_at_ms, gcra.load(request.rate_key)), now_ms,
+        rate_interval_ms, rate_burst)
+    if not full_at_ms then
+        return { status.RATE_LIMITED, cell.at(sale), wait_ms }
+    end
+    local refusal = check_order(request.items) or check_stock(request)
 
-local at = ledger.append(keys.ledger, sale, string.format('["reserve",%.0f,"%s","%s","%s",%.0f,"%s",%s]',
-    now_ms, booking_id, user, fingerprint, expires_at_ms, sale.currency, items_text))
-gcra.charge(KEYS[5], now_ms, full_at_ms)
-for _, item in ipairs(wanted) do
-    item.zone.kind.take(item.zone_key, item.quantity)
-end
-redis.call('HINCRBY', keys.buyers, user, quantity)
-redis.call('HSET', KEYS[6], 'user', user, 'status', 'reserved', 'version', 1, 'fingerprint', fingerprint,
-    'items', items_text, 'quantity', quantity, 'total_minor', total_minor, 'currency', sale.currency,
-    'created_at_ms', now_ms, 'expires_at_ms', expires_at_ms, 'seq', at)
-deadlines.add(keys.deadlines, booking_id, user, expires_at_ms, items)
+    -- Nothing above this line writes; nothing below it can refuse.
 
-return { status.OK, at, user, 'reserved', 1, fingerprint, items_text, quantity, total_minor, sale.currency,
-    now_ms, expires_at_ms, false, false, at }
+    due_left = due_left - take_back.carry_out(keys, sale, request)
+    if refusal then
+        -- An attempt that is refused counts towards the rate as well: it is what the limit is for.
+        buyers.charge(buyer, full_at_ms)
+        refusal[2] = cell.at(sale)
+        return refusal
+    end
+    local items_text, total_minor = priced(request.items)
+    local at = ledger.append(keys.ledger, sale, '["reserve",' .. now_text .. ',"' .. request.booking .. '","'
+        .. request.user .. '","' .. request.fingerprint .. '",' .. expires_at_text .. ',"' .. sale.currency
+        .. '",' .. items_text .. ']')
+    for _, item in ipairs(request.items) do
+        kinds[item.zone.kind].take(item.zone, item.quantity)
+    end
+    buyers.hold(buyer, request.booking, expires_at_text, request.quantity)
+    buyers.charge(buyer, full_at_ms)
+    redis.call('HSET', request.booking_key, 'user', request.user, 'status', 'reserved', 'version', 1,
+        'fingerprint', request.fingerprint, 'items', items_text, 'quantity', request.quantity,
+        'total_minor', total_minor, 'currency', sale.currency, 'created_at_ms', now_text,
+        'expires_at_ms', expires_at_text, 'seq', at)
+    deadlines.add(request.booking, expires_at_text, request.items)
+    return { status.OK, at, items_text, request.quantity, total_minor, sale.currency, now_text, expires_at_text }
+end
+
+-- The i-th request, whose arguments begin behind ARGV[before]; and where they end.
+local function read(i, before)
+    local request = {
+        rate_key = KEYS[FIXED_KEYS + 2 * i - 1], booking_key = KEYS[FIXED_KEYS + 2 * i],
+        user = ARGV[before + 1], booking = ARGV[before + 2], fingerprint = ARGV[before + 3],
+        items = {}, quantity = 0,
+    }
+    local count = tonumber(ARGV[before + 4])
+    for j = 1, count do
+        local first = before + 3 * j + 2
+        local of = zone.load(sale, ARGV[first])
+        local quantity = tonumber(ARGV[first + 2])
+        request.items[j] = { of.id, zone = of, show = ARGV[first + 1], quantity = quantity }
+        request.quantity = request.quantity + quantity
+    end
+    return request, before + 4 + 3 * count
+end
+
+-- All are read before the first is answered: a zone that cannot be read must not stop the call half-way.
+local asked = {}
+local before = FIXED_ARGS
+for i = 1, requests do
+    asked[i], before = read(i, before)
+end
+-- A request that fails, as on a record that is not ours, must not take with it what was done before it.
+for i = 1, requests do
+    local is_well, reply = pcall(answer, asked[i])
+    answers[i] = is_well and reply or { err = tostring(type(reply) == 'table' and reply.err or reply) }
+    if not is_well then
+        break
+    end
+end
+hold.save(keys, sale)
+return answers

@@ -16,6 +16,7 @@ function cell.load(sale_key)
         prefix = string.sub(sale_key, 1, -5),
         epoch = fields[1],
         seq = tonumber(fields[2]),
+        saved_seq = tonumber(fields[2]),
         now_ms = math.max(clock.now_ms(), tonumber(fields[3])),
         status = fields[4],
         sale_start_at_ms = tonumber(fields[5]),
@@ -26,6 +27,14 @@ function cell.load(sale_key)
         ledger_max = tonumber(fields[10]),
         version = tonumber(fields[11]),
     }
+end
+
+-- Stores where the ledger stands and what time it is, if it has been appended to since the last time.
+function cell.save(sale)
+    if sale.seq ~= sale.saved_seq then
+        redis.call('HSET', sale.key, 'seq', sale.seq, 'time_ms', sale.now_ms)
+        sale.saved_seq = sale.seq
+    end
 end
 
 -- Where the ledger stands, as every answer carries it.
@@ -39,6 +48,10 @@ end
 
 function cell.booking_key(sale, booking_id)
     return sale.prefix .. 'booking:' .. booking_id
+end
+
+function cell.rate_key(sale, user)
+    return sale.prefix .. 'rate:' .. user
 end
 
 return cell

@@ -1,21 +1,21 @@
 -- Zones that are a plain count. Every kind of zone has these three functions and nothing else knows
 -- the kind: find says whether the item is free, take and give move it between the counters.
+local zone = require('zone')
+
 local counted = {}
 
--- `zone.available` of the item's zone, as loaded; true where the item fits.
-function counted.find(zone, quantity)
-    return zone.available >= quantity
+-- True where the item fits, once planned holds are given back.
+function counted.find(of, quantity)
+    return of.available + of.planned >= quantity
 end
 
-function counted.take(zone_key, quantity)
-    redis.call('HINCRBY', zone_key, 'available', -quantity)
-    redis.call('HINCRBY', zone_key, 'reserved', quantity)
+function counted.take(of, quantity)
+    zone.move(of, 'available', 'reserved', quantity)
 end
 
 -- `from` is the counter that holds the item: reserved or confirmed.
-function counted.give(zone_key, quantity, from)
-    redis.call('HINCRBY', zone_key, from, -quantity)
-    redis.call('HINCRBY', zone_key, 'available', quantity)
+function counted.give(of, quantity, from)
+    zone.move(of, from, 'available', quantity)
 end
 
 return counted

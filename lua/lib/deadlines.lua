@@ -1,47 +1,65 @@
--- The index of deadlines: one sorted set, all scores 0, read in lexical order. Each hold stands in it
--- once for each of its zones and once for its buyer, so that the due holds of one zone, or of one
--- buyer, are found without wading through the others':
---     z:<zone>:<expires_at_ms, 13 digits>:<booking>        b:<user>:<expires_at_ms, 13 digits>:<booking>
+-- The index of deadlines: one sorted set, all scores 0, read in lexical order. Each hold stands in it once
+-- for each of its zones, so that the due holds of one zone are found without wading through others':
+--     <zone>:<expires_at_ms, 13 digits>:<booking>
+-- New ones of a zone stand behind its older ones: inserting goes the same, well-trodden way each time.
+-- Changes are gathered and written once at the end of the call.
 local deadlines = {}
 
 local BOOKING_LENGTH = 36
 local DIGITS = 13
+local ARGUMENTS_MAX = 1000
 
-local function members(booking_id, user, expires_at_ms, items)
-    local tail = string.format(':%013.0f:', expires_at_ms) .. booking_id
-    local list = { 'b:' .. user .. tail }
+local added = {}
+local removed = {}
+
+-- A time of 13 digits is text in full where Lua makes text of it.
+local function member(zone_id, expires_at_ms, booking_id)
+    return zone_id .. ':' .. expires_at_ms .. ':' .. booking_id
+end
+
+-- `items` are { zone_id, ... } each.
+function deadlines.add(booking_id, expires_at_ms, items)
     for i = 1, #items do
-        list[i + 1] = 'z:' .. items[i][1] .. tail
+        added[#added + 1] = 0
+        added[#added + 1] = member(items[i][1], expires_at_ms, booking_id)
     end
-    return list
 end
 
-function deadlines.add(key, booking_id, user, expires_at_ms, items)
-    local arguments = {}
-    for _, member in ipairs(members(booking_id, user, expires_at_ms, items)) do
-        arguments[#arguments + 1] = 0
-        arguments[#arguments + 1] = member
+function deadlines.remove(booking_id, expires_at_ms, items)
+    for i = 1, #items do
+        removed[#removed + 1] = member(items[i][1], expires_at_ms, booking_id)
     end
-    redis.call('ZADD', key, unpack(arguments))
 end
 
-function deadlines.remove(key, booking_id, user, expires_at_ms, items)
-    redis.call('ZREM', key, unpack(members(booking_id, user, expires_at_ms, items)))
+-- Removes a member that `due` gave and that no hold belongs to.
+function deadlines.remove_member(name)
+    removed[#removed + 1] = name
 end
 
--- At most `count` members that are due under 'z:<zone>' or 'b:<user>', the oldest first.
-function deadlines.due(key, owner, now_ms, count)
-    return redis.call('ZRANGE', key, '[' .. owner .. ':', string.format('(%s:%013.0f', owner, now_ms + 1),
+-- Writes what was added and removed since the last time.
+function deadlines.save(key)
+    for first = 1, #added, ARGUMENTS_MAX do
+        redis.call('ZADD', key, unpack(added, first, math.min(first + ARGUMENTS_MAX - 1, #added)))
+    end
+    for first = 1, #removed, ARGUMENTS_MAX do
+        redis.call('ZREM', key, unpack(removed, first, math.min(first + ARGUMENTS_MAX - 1, #removed)))
+    end
+    added, removed = {}, {}
+end
+
+-- At most `count` members of a zone that are due, the oldest first.
+function deadlines.due(key, zone_id, now_ms, count)
+    return redis.call('ZRANGE', key, '[' .. zone_id .. ':', '(' .. zone_id .. ':' .. (now_ms + 1),
         'BYLEX', 'LIMIT', 0, count)
 end
 
-function deadlines.booking_of(member)
-    return string.sub(member, -BOOKING_LENGTH)
+function deadlines.booking_of(name)
+    return string.sub(name, -BOOKING_LENGTH)
 end
 
--- The next deadline under that owner, or nothing.
-function deadlines.next(key, owner)
-    local first = redis.call('ZRANGE', key, '[' .. owner .. ':', '(' .. owner .. ';', 'BYLEX', 'LIMIT', 0, 1)[1]
+-- The next deadline of a zone, or nothing.
+function deadlines.next(key, zone_id)
+    local first = redis.call('ZRANGE', key, '[' .. zone_id .. ':', '(' .. zone_id .. ';', 'BYLEX', 'LIMIT', 0, 1)[1]
     if not first then
         return nil
     end

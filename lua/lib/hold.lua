@@ -1,29 +1,47 @@
 -- Giving back what a booking holds: what expire, cancel, reject and a reserve in need have in common.
 local booking = require('booking')
+local buyers = require('buyers')
 local cell = require('cell')
 local deadlines = require('deadlines')
 local kinds = require('kinds')
 local ledger = require('ledger')
+local zone = require('zone')
 
 local hold = {}
 
--- Ends a reserved or confirmed booking: the ledger first, then seats, buyer, record and deadline.
+-- Reads all that giving back a loaded record will need, so that nothing can fail once it has begun.
+function hold.prepare(keys, sale, record)
+    record.item_list = cjson.decode(record.items)
+    record.buyer = buyers.load(keys.buyers, record.user)
+    for _, item in ipairs(record.item_list) do
+        item.zone = zone.load(sale, item[1])
+        item.kind = kinds[item.zone.kind]
+    end
+    return record
+end
+
+-- Ends a prepared reserved or confirmed booking: the ledger first, then seats, buyer, record and deadline.
 -- `verb` is the ledger's word for it, `status` what the record says afterwards.
 function hold.give_back(keys, sale, booking_id, record, verb, status)
     local at = ledger.append(keys.ledger, sale, string.format('["%s",%.0f,"%s",%.0f,"%s","%s",%s]',
         verb, sale.now_ms, booking_id, record.version + 1, record.user, record.status, record.items))
-    local items = cjson.decode(record.items)
-    for _, item in ipairs(items) do
-        local zone_key = cell.zone_key(sale, item[1])
-        kinds[redis.call('HGET', zone_key, 'kind')].give(zone_key, item[2], record.status)
+    cell.save(sale)
+    for _, item in ipairs(record.item_list) do
+        item.kind.give(item.zone, item[2], record.status)
     end
-    if redis.call('HINCRBY', keys.buyers, record.user, -record.quantity) == 0 then
-        redis.call('HDEL', keys.buyers, record.user)
-    end
+    buyers.release(record.buyer, booking_id, record.quantity)
     booking.finish(record, status, at, sale.now_ms)
     if record.status == 'reserved' then
-        deadlines.remove(keys.deadlines, booking_id, record.user, record.expires_at_ms, items)
+        deadlines.remove(booking_id, record.expires_at_ms, record.item_list)
     end
+end
+
+-- Writes what all changes of this call have made of the cell: the last step of every verb.
+function hold.save(keys, sale)
+    zone.save()
+    buyers.save(keys.buyers, sale)
+    deadlines.save(keys.deadlines)
+    cell.save(sale)
 end
 
 return hold

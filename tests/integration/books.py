@@ -12,6 +12,7 @@ import asyncpg
 import redis
 
 from engine import ids
+from engine.buyer import parse_buyer
 from engine.settings import Settings
 from engine.stores import open_redis
 from tests.integration.kit import COUNTERS, POLL_S, Event, Rig, zone_counters
@@ -43,7 +44,8 @@ async def differences(rig: Rig, event: Event, *, dead_letters: int = 0) -> list[
     await _compare_zones(rig, event, holds, found)
     await _compare_bookings(rig, event, rows, found)
     buyers = {
-        user.decode(): int(count) for user, count in (await rig.redis.hgetall(event.keys.buyers)).items()
+        user.decode(): parse_buyer(value).units
+        for user, value in (await rig.redis.hgetall(event.keys.buyers)).items()
     }
     if buyers != dict(units):
         found.append(f"buyers: Redis has {buyers}, the bookings add up to {dict(units)}")

@@ -44,6 +44,10 @@ class _HookedConnection(asyncpg.Connection):
         await self._ask(query)
         return await super().fetchval(query, *args, **kwargs)
 
+    async def copy_to_table(self, table_name: str, **kwargs: Any) -> str:  # type: ignore[override]
+        await self._ask(f"COPY {table_name}")
+        return await super().copy_to_table(table_name, **kwargs)
+
 
 class ByHand:
     """One recovery with its two connections. `hook` is awaited before every call to a store."""
@@ -94,8 +98,10 @@ async def recover(rig: Rig, event: Event) -> None:
 
 async def relay_all(rig: Rig, event: Event) -> None:
     """Carry the whole ledger into Postgres, then stop."""
-    async with Lease(rig.settings, "relay") as lease:
-        relay = Relay(rig.stores, lease)
+    async with (
+        Lease(rig.settings, "relay") as lease,
+        contextlib.aclosing(Relay(rig.stores, lease)) as relay,
+    ):
 
         async def is_done() -> bool:
             await relay.step()

@@ -106,7 +106,8 @@ async def test_a_zone_that_does_not_add_up_in_postgres_is_found(sold: Sold) -> N
 
 async def test_units_that_no_booking_holds_are_found(sold: Sold) -> None:
     user = str(sold.held.booking.user_id)
-    await sold.rig.redis.hincrby(sold.event.keys.buyers, user, 1)
+    units, _, rest = (await sold.rig.redis.hget(sold.event.keys.buyers, user)).partition(b" ")
+    await sold.rig.redis.hset(sold.event.keys.buyers, user, b"%d %b" % (int(units) + 1, rest))
     assert await sold.found() == [(2, "units_differ", user)]
 
 
@@ -114,6 +115,21 @@ async def test_a_buyer_whom_the_limit_does_not_count_is_found(sold: Sold) -> Non
     user = str(sold.confirmed.booking.user_id)
     await sold.rig.redis.hdel(sold.event.keys.buyers, user)
     assert await sold.found() == [(2, "units_differ", user)]
+
+
+async def test_a_hold_that_its_buyer_does_not_list_is_found(sold: Sold) -> None:
+    buyers, user = sold.event.keys.buyers, str(sold.held.booking.user_id)
+    value = await sold.rig.redis.hget(buyers, user)
+    await sold.rig.redis.hset(buyers, user, value.rpartition(b" ")[0])
+    assert await sold.found() == [
+        (2, "hold_not_with_buyer", str(sold.held.booking.id)),
+        (2, "holds_differ", user),
+    ]
+    other = str(sold.confirmed.booking.id).encode()
+    await sold.rig.redis.hset(buyers, user, value + b" " + other)
+    assert await sold.found() == [(2, "holds_differ", user)]
+    await sold.rig.redis.hset(buyers, user, b"one")
+    assert (2, "units_differ", user) in await sold.found()
 
 
 async def test_somebody_over_the_limit_is_found_unless_it_was_lowered_later(sold: Sold) -> None:
@@ -185,8 +201,9 @@ async def test_other_items_are_found(sold: Sold) -> None:
 
 
 async def test_a_booking_missing_in_postgres_is_found(sold: Sold) -> None:
-    await sold.execute("DELETE FROM bookings WHERE id = $1", sold.cancelled.booking.id)
     booking = sold.cancelled.booking
+    await sold.execute("DELETE FROM booking_items WHERE booking_id = $1", booking.id)
+    await sold.execute("DELETE FROM bookings WHERE id = $1", booking.id)
     assert await sold.found() == [
         (3, "entry_lost", "1-3"),
         (3, "entry_lost", "1-5"),
@@ -210,15 +227,25 @@ async def test_an_ended_booking_may_leave_redis_unless_it_has_a_key(sold: Sold) 
 
 async def test_a_hold_without_its_deadline_is_found(sold: Sold) -> None:
     keys = sold.event.keys
-    [zone_member] = await sold.rig.redis.zrange(keys.deadlines, "[z:", "(z;", bylex=True)
+    [zone_member] = await sold.rig.redis.zrange(keys.deadlines, 0, -1)
     await sold.rig.redis.zrem(keys.deadlines, zone_member)
     assert await sold.found() == [(3, "deadline_missing", str(sold.held.booking.id))]
 
 
 async def test_a_deadline_without_its_hold_is_found(sold: Sold) -> None:
-    member = f"z:{sold.event.zones[0]}:9999999999999:{sold.confirmed.booking.id}"
+    member = f"{sold.event.zones[0]}:9999999999999:{sold.confirmed.booking.id}"
     await sold.rig.redis.zadd(sold.event.keys.deadlines, {member: 0})
     assert await sold.found() == [(3, "deadline_without_hold", member)]
+
+
+async def test_items_without_their_booking_are_found(sold: Sold) -> None:
+    orphan = ids.new_id(*ids.cell_of(sold.held.booking.id))
+    await sold.execute(
+        "INSERT INTO booking_items (booking_id, zone_id, quantity, unit_price_minor) VALUES ($1, $2, 1, 0)",
+        orphan,
+        sold.event.zones[0],
+    )
+    assert await sold.found() == [(3, "items_without_booking", str(orphan))]
 
 
 async def test_a_gap_in_the_ledger_is_found(sold: Sold) -> None:

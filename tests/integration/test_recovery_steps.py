@@ -139,6 +139,20 @@ async def test_recovery_that_dies_anywhere_is_finished_by_the_next(sale: Sale, b
     assert len(hook.calls) > 10
 
 
+async def test_a_cell_in_another_releases_format_is_drained_and_rebuilt_in_ours(sale: Sale) -> None:
+    rig, event = sale.rig, sale.event
+    await sale.sell()
+    epoch = (await rig.offset(event)).epoch
+    buyers = set(await rig.redis.hkeys(event.keys.buyers))
+    await rig.redis.hdel(event.keys.sale, "format")
+    await rig.redis.hset(event.keys.buyers, mapping=dict.fromkeys(buyers, "as it was written then"))
+    await _flush_scripts(rig, event)
+    await recover(rig, event)
+    assert len(sale.reserved) == 2, "what was not durable yet was drained first"
+    await sale.check(epoch)
+    assert buyers <= set(await rig.redis.hkeys(event.keys.buyers))
+
+
 @pytest.mark.parametrize("break_it", BREAKS)
 async def test_recovery_that_sleeps_anywhere_and_wakes_later_does_no_harm(
     sale: Sale, break_it: Break

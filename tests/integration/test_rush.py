@@ -113,8 +113,8 @@ def scripts_without_stock_check(tmp_path: Path) -> Scripts:
     shutil.copytree(project_root() / "lua", folder)
     counted = folder / "lib" / "counted.lua"
     text = counted.read_text()
-    assert text.count("return zone.available >= quantity") == 1
-    counted.write_text(text.replace("return zone.available >= quantity", "return true"))
+    assert text.count("return of.available + of.planned >= quantity") == 1
+    counted.write_text(text.replace("return of.available + of.planned >= quantity", "return true"))
     return Scripts(folder)
 
 

@@ -17,6 +17,7 @@ import redis
 
 from engine import ids
 from engine.keys import CellKeys
+from engine.rebuild import CELL_FORMAT
 from engine.scripts import Scripts
 from engine.status import Status
 
@@ -42,6 +43,33 @@ class Answer(NamedTuple):
     status: Status
     at: str
     detail: tuple[Any, ...] = ()
+
+
+Basket = tuple[str, int] | tuple[str, int, str]
+"""Zone, quantity, and perhaps the show that the request names."""
+
+
+class Wish(NamedTuple):
+    """One request to reserve."""
+
+    user: str
+    items: Sequence[Basket]
+    booking: str
+    fingerprint: str = ""
+
+
+def _answer(reply: list[Any]) -> Answer:
+    status, *rest = reply
+    at = rest.pop(0).decode() if rest else ""
+    return Answer(Status(status), at, tuple(rest))
+
+
+def as_text(answer: Answer) -> Answer:
+    """An answer whose numbers are text: a script has them from its arguments or from a record."""
+    detail = tuple(
+        part if part is None or isinstance(part, bytes) else str(part).encode() for part in answer.detail
+    )
+    return Answer(answer.status, answer.at, detail)
 
 
 class Backend:
@@ -105,6 +133,7 @@ class Cell:
         self.zones = list(zone_ids) or [self.new_id() for _ in zones]
         defaults = {
             "epoch": 1,
+            "format": CELL_FORMAT,
             "version": 0,
             "status": "published",
             "sale_start_at_ms": 0,
@@ -152,6 +181,16 @@ class Cell:
 
     # --- the clock
 
+    def set_attempts(self, user: str, full_at_ms: int) -> None:
+        """When this person's rate limit is full again, whatever they have."""
+        self.client.delete(self.keys.rate(user))
+        value = self.client.hget(self.keys.buyers, user)
+        if value is None:
+            self.client.set(self.keys.rate(user), full_at_ms)
+        else:
+            units, _, *holds = value.decode().split()
+            self.client.hset(self.keys.buyers, user, " ".join([units, str(full_at_ms), *holds]))
+
     def set_time(self, at_ms: int) -> None:
         """What time it is in the cell."""
         self.client.hset(self.keys.sale, "time_ms", at_ms)
@@ -170,14 +209,12 @@ class Cell:
     # --- the verbs
 
     def _call(self, name: str, keys: Sequence[str], *arguments: Any) -> Answer:
-        status, *rest = self.backend.call(name, keys, *arguments)
-        at = rest.pop(0).decode() if rest else ""
-        return Answer(Status(status), at, tuple(rest))
+        return _answer(self.backend.call(name, keys, *arguments))
 
     def reserve(
         self,
         user: str,
-        items: Sequence[tuple[str, int] | tuple[str, int, str]],
+        items: Sequence[Basket],
         *,
         booking: str | None = None,
         fingerprint: str | None = None,
@@ -189,16 +226,31 @@ class Cell:
         A `fingerprint` says that the request carried an Idempotency-Key; `booking` is then what the key
         leads to.
         """
-        booking = booking or self.new_id()
+        wish = Wish(user, items, booking or self.new_id(), fingerprint or "")
+        [answer] = self.reserve_all([wish], rate=rate, due_max=due_max)
+        if isinstance(answer, Exception):
+            raise type(answer)(self.backend.scripts["reserve"].locate(str(answer)))
+        return wish.booking, answer
+
+    def reserve_all(
+        self,
+        wishes: Sequence[Wish],
+        *,
+        rate: tuple[int, int] = (RATE_INTERVAL_MS, RATE_BURST),
+        due_max: int = DUE_MAX,
+    ) -> list[Answer | Exception]:
+        """Several requests in one call; the answer, or the error, of each that was answered."""
         keys = [self.keys.sale, self.keys.buyers, self.keys.ledger, self.keys.deadlines]
-        keys += [
-            self.keys.rate(user),
-            self.keys.booking(booking),
-            *[self.keys.zone(item[0]) for item in items],
-        ]
-        triples = [(item[0], item[2] if len(item) > 2 else "", item[1]) for item in items]
-        flat = [value for triple in triples for value in triple]
-        return booking, self._call("reserve", keys, booking, user, fingerprint or "", *rate, due_max, *flat)
+        arguments: list[Any] = [len(wishes), *rate, due_max]
+        zones: dict[str, None] = {}
+        for user, items, booking, fingerprint in wishes:
+            keys += [self.keys.rate(user), self.keys.booking(booking)]
+            arguments += [user, booking, fingerprint, len(items)]
+            for zone, quantity, *show in items:
+                zones[self.keys.zone(zone)] = None
+                arguments += [zone, show[0] if show else "", quantity]
+        replies = self.backend.call("reserve", [*keys, *zones], *arguments)
+        return [reply if isinstance(reply, Exception) else _answer(reply) for reply in replies]
 
     def hold(self, user: str, quantity: int = 1, zone: int = 0, **options: Any) -> str:
         """Reserve so many of one zone, which must succeed; the booking's id."""
@@ -208,8 +260,7 @@ class Cell:
 
     def confirm(self, user: str, booking: str, *, code: str = "CODE", paid: bool = False) -> Answer:
         """Confirm a booking."""
-        keys = [self.keys.sale, self.keys.ledger, self.keys.deadlines, self.keys.booking(booking)]
-        return self._call("confirm", keys, booking, user, code, int(paid))
+        return self._call("confirm", self._returning_keys(booking), booking, user, code, int(paid))
 
     def _returning_keys(self, booking: str) -> list[str]:
         keys = self.keys
@@ -298,6 +349,8 @@ class Cell:
             value, ttl_s = _plain(replies[2 * number]), replies[2 * number + 1]
             if short.startswith("booking:") and ttl_s > 0:
                 value["ttl_s"] = ttl_s
+            if short == "buyers" and not rates:
+                value = {user: _without_rate(text) for user, text in value.items()}
             if rates or not short.startswith("rate:"):
                 dump[short] = value
         return dump
@@ -312,6 +365,14 @@ class Cell:
     def booking(self, booking: str) -> dict[str, str]:
         """One booking's record."""
         return self.hash(f"booking:{booking}")
+
+    def units(self) -> dict[str, int]:
+        """How many units each person has, as `buyers` says."""
+        return {user: int(value.split()[0]) for user, value in self.hash("buyers").items()}
+
+    def holds(self, user: str) -> list[str]:
+        """The bookings that are this person's holds, as `buyers` says."""
+        return [hold.partition(":")[0] for hold in self.hash("buyers").get(user, "0 0").split()[2:]]
 
     def counters(self, zone: int = 0) -> tuple[int, int, int, int, int]:
         """Capacity, available, reserved, confirmed and blocked of a zone."""
@@ -339,7 +400,7 @@ class Cell:
                 assert min(numbers) >= 0, value
             if name.startswith("booking:") and value["status"] in ("reserved", "confirmed"):
                 held[value["user"]] = held.get(value["user"], 0) + int(value["quantity"])
-        assert held == {user: int(units) for user, units in dump.get("buyers", {}).items()}
+        assert held == {user: int(value.split()[0]) for user, value in dump.get("buyers", {}).items()}
 
 
 def digest(text: str) -> str:
@@ -350,6 +411,11 @@ def digest(text: str) -> str:
 def _json(fields: dict[str, Any]) -> str:
     """The fields as recovery sends them: all values as text."""
     return json.dumps({name: str(value) for name, value in fields.items()})
+
+
+def _without_rate(buyer: str) -> str:
+    units, _, *holds = buyer.split()
+    return " ".join([units, *sorted(holds)])
 
 
 def _plain(value: Any) -> Any:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from engine import ids
+from engine.rebuild import CELL_FORMAT
 from engine.status import Status
-from tests.lua.cellkit import HOLD_TTL_MS, START_MS, Answer, Backend, Cell, Dump, Zone, digest
+from tests.lua.cellkit import HOLD_TTL_MS, START_MS, Answer, Backend, Cell, Dump, Wish, Zone, as_text, digest
 from tests.lua.model import Model
 from tests.lua.model_records import ModelZone
 
@@ -66,14 +67,6 @@ zone_edits = st.fixed_dictionaries(
 )
 
 
-def as_text(answer: Answer) -> tuple[Status, str, tuple[bytes | None, ...]]:
-    """An answer whose numbers are text: a script has them from its arguments or from a record."""
-    detail = tuple(
-        part if part is None or isinstance(part, bytes) else str(part).encode() for part in answer.detail
-    )
-    return answer.status, answer.at, detail
-
-
 def observed(cell: Cell) -> Dump:
     """What the server holds, in the form of the model's dump."""
     dump = cell.dump()
@@ -81,6 +74,15 @@ def observed(cell: Cell) -> Dump:
     for name, value in dump.items():
         if name.startswith("booking:") and "ttl_s" in value:
             value["ttl_s"] = 80_000 < value["ttl_s"] <= 86_400
+    rates = {}
+    for name in [name for name in dump if name.startswith("rate:")]:
+        rates[name.removeprefix("rate:")] = int(dump.pop(name))
+    for user, value in dump.get("buyers", {}).items():
+        units, full_at_ms, *holds = value.split()
+        dump["buyers"][user] = " ".join([units, *sorted(holds)])
+        rates[user] = max(rates.get(user, 0), int(full_at_ms))
+    # A bucket that is full again may be remembered or not.
+    dump["rates"] = {user: at_ms for user, at_ms in rates.items() if at_ms > cell.now_ms}
     return dump
 
 
@@ -94,7 +96,7 @@ def check_invariants(dump: Dump) -> None:
             assert min(counters) >= 0, (name, value)
         if name.startswith("booking:") and value["status"] in ("reserved", "confirmed"):
             held[value["user"]] = held.get(value["user"], 0) + int(value["quantity"])
-    assert held == {user: int(units) for user, units in dump.get("buyers", {}).items()}
+    assert held == {user: int(value.split()[0]) for user, value in dump.get("buyers", {}).items()}
     positions = [tuple(map(int, entry_id.split("-"))) for entry_id, _ in dump["ledger"]]
     for before, after in itertools.pairwise(positions):
         assert after in ((before[0], before[1] + 1), (before[0] + 1, 0)), "the ledger has a gap"
@@ -109,6 +111,7 @@ class CellMachine(RuleBasedStateMachine):
         super().__init__()
         self.cell = Cell(self.backend, ZONES, **SALE)
         sale = {
+            "format": CELL_FORMAT,
             "status": "published",
             "sale_start_at_ms": 0,
             "sale_end_at_ms": 0,
@@ -214,6 +217,27 @@ class CellMachine(RuleBasedStateMachine):
         for user in rounds * USERS:
             self._try_one(user, zone)
         self.forward(ms)
+
+    @rule(
+        wishes=st.lists(st.tuples(users, baskets, st.integers(0, 2)), min_size=2, max_size=6),
+        due_max=due_maxima,
+    )
+    def reserve_together(self, wishes: list[tuple[str, list[tuple[int, int]], int]], due_max: int) -> None:
+        """Several requests in one call: each is answered as if it had come alone."""
+        asked = []
+        for user, basket, key in wishes:
+            own = 1_000_000 * (1 + USERS.index(user)) + key
+            booking = str(ids.make_id(*self.cell.id, own)) if key else self.cell.new_id()
+            fingerprint = digest(str(sorted(basket))) if key else ""
+            asked.append(Wish(user, self._items(basket, False), booking, fingerprint))
+        answers = self.cell.reserve_all(asked, rate=RATE, due_max=due_max)
+        for (user, items, booking, fingerprint), real in zip(asked, answers, strict=True):
+            assert isinstance(real, Answer), real
+            ledger = len(self.model.ledger)
+            self._same(real, self.model.reserve(user, items, booking, fingerprint, RATE, due_max))
+            due_max -= sum(entry[0] == "expire" for _, entry in self.model.ledger[ledger:])
+            if real.status == Status.OK:
+                self.bookings.append((booking, user))
 
     @rule(pick=picks)
     def reserve_again(self, pick: int) -> None:

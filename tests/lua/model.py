@@ -150,7 +150,7 @@ class Model:
             expires_at_ms=expires_at_ms,
             seq=seq,
         )
-        return made.answered()
+        return made.taken()
 
     def _check_sale(self) -> None:
         begin, end = self.sale["sale_start_at_ms"], self.sale["sale_end_at_ms"]
@@ -377,7 +377,12 @@ class Model:
         dump: Dump = {"sale": self.sale_fields(), "ledger": self.ledger}
         for zone_id in self.zones:
             dump[f"zone:{zone_id}"] = self.zone_fields(zone_id)
-        if buyers := {b.user: str(self.held(b.user)) for b in self.bookings.values() if b.is_living}:
+        buyers = {}
+        for user in {b.user for b in self.bookings.values() if b.is_living}:
+            held = [b for b in self.bookings.values() if b.user == user and b.status == "reserved"]
+            holds = sorted(f"{b.id}:{b.expires_at_ms}" for b in held)
+            buyers[user] = " ".join([str(self.held(user)), *holds])
+        if buyers:
             dump["buyers"] = buyers
         deadlines = []
         for booking in self.bookings.values():
@@ -385,10 +390,9 @@ class Model:
             if not booking.is_living and not booking.fingerprint:
                 dump[f"booking:{booking.id}"]["ttl_s"] = True
             if booking.status == "reserved":
-                owners = [f"b:{booking.user}", *[f"z:{item[0]}" for item in booking.items]]
-                deadlines += [f"{owner}:{booking.expires_at_ms:013}:{booking.id}" for owner in owners]
+                tail = f":{booking.expires_at_ms:013}:{booking.id}"
+                deadlines += [item[0] + tail for item in booking.items]
         if deadlines:
             dump["deadlines"] = sorted(deadlines)
-        for user, full_at_ms in self.full_at_ms.items():
-            dump[f"rate:{user}"] = str(full_at_ms)
+        dump["rates"] = {user: at_ms for user, at_ms in self.full_at_ms.items() if at_ms > self.now_ms}
         return dump

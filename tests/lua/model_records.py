@@ -73,6 +73,12 @@ class ModelBooking(msgspec.Struct):
         }
         return {name: str(value) for name, value in fields.items() if value is not None}
 
+    def taken(self) -> tuple[Any, ...]:
+        """What reserve answers of a new booking, as text."""
+        record = self.record()
+        names = ("items", "quantity", "total_minor", "currency", "created_at_ms", "expires_at_ms")
+        return tuple(record[name].encode() for name in names)
+
     def answered(self) -> tuple[Any, ...]:
         """The record as a script returns it: text, in the order of the table, without the end."""
         record = self.record()

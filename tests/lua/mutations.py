@@ -17,15 +17,18 @@ class Mutation(NamedTuple):
 
 
 MUTATIONS = (
-    Mutation("stock is not checked", "lib/counted.lua", "zone.available >= quantity", "true"),
+    Mutation("stock is not checked", "lib/counted.lua", "of.available + of.planned >= quantity", "true"),
     Mutation(
-        "a person has no limit", "reserve.lua", "return held + quantity > sale.max_per_user", "return false"
+        "a person has no limit",
+        "lib/take_back.lua",
+        "return take_back.held(request) + request.quantity > sale.max_per_user",
+        "return false",
     ),
     Mutation(
         "only the first item is taken",
         "reserve.lua",
-        "    item.zone.kind.take(item.zone_key, item.quantity)",
-        "    if item == wanted[1] then item.zone.kind.take(item.zone_key, item.quantity) end",
+        "        kinds[item.zone.kind].take(item.zone, item.quantity)",
+        "        if item == request.items[1] then kinds[item.zone.kind].take(item.zone, item.quantity) end",
     ),
     Mutation(
         "confirm forgets the deadline",
@@ -36,31 +39,31 @@ MUTATIONS = (
     Mutation(
         "giving back forgets the buyer",
         "lib/hold.lua",
-        "redis.call('HINCRBY', keys.buyers, record.user, -record.quantity) == 0",
-        "false",
+        "    buyers.release(record.buyer, booking_id, record.quantity)",
+        "",
     ),
     Mutation(
         "confirm writes before it checks",
         "confirm.lua",
-        "local record = booking.load(KEYS[4])",
-        "local record = booking.load(KEYS[4])\nredis.call('HSET', KEYS[1], 'touched', 1)",
+        "local record = booking.load(KEYS[5])",
+        "local record = booking.load(KEYS[5])\nredis.call('HSET', KEYS[1], 'touched', 1)",
     ),
     Mutation(
         "another request with the same key is answered as a replay",
         "reserve.lua",
-        "elseif record.fingerprint ~= fingerprint then",
+        "elseif record.fingerprint ~= request.fingerprint then",
         "elseif false then",
     ),
     Mutation(
         "sold out is said while more is due",
         "reserve.lua",
-        "(over_limit() or short) and more_due",
+        "(over_limit or short) and more_due",
         "false",
     ),
     Mutation(
         "a deadline is a moment late", "lib/booking.lua", "expires_at_ms <= now_ms", "expires_at_ms < now_ms"
     ),
-    Mutation("the index is a moment late", "lib/deadlines.lua", "owner, now_ms + 1)", "owner, now_ms)"),
+    Mutation("the index is a moment late", "lib/deadlines.lua", "(now_ms + 1)", "now_ms"),
     Mutation(
         "an order has no limit",
         "reserve.lua",
@@ -68,9 +71,7 @@ MUTATIONS = (
         "if false then",
     ),
     Mutation("the show is not compared", "reserve.lua", "item.show ~= item.zone.show", "false"),
-    Mutation(
-        "a person without units stays", "lib/hold.lua", "redis.call('HDEL', keys.buyers, record.user)", ""
-    ),
+    Mutation("a person without units stays", "lib/buyers.lua", "gone[#gone + 1] = buyer.user", ""),
     Mutation(
         "giving back forgets the deadline",
         "lib/hold.lua",
@@ -80,53 +81,58 @@ MUTATIONS = (
     Mutation(
         "confirm leaves the deadline",
         "confirm.lua",
-        "deadlines.remove(KEYS[3], booking_id, user, record.expires_at_ms, items)",
+        "deadlines.remove(booking_id, record.expires_at_ms, record.item_list)",
         "",
     ),
     Mutation(
         "confirm does not count what is sold",
         "confirm.lua",
-        "    redis.call('HINCRBY', zone_key, 'confirmed', item[2])",
-        "",
+        "zone.move(item.zone, 'reserved', 'confirmed', item[2])",
+        "zone.move(item.zone, 'reserved', 'reserved', item[2])",
     ),
     Mutation(
         "sold seats are given back as held",
         "lib/counted.lua",
-        "redis.call('HINCRBY', zone_key, from, -quantity)",
-        "redis.call('HINCRBY', zone_key, 'reserved', -quantity)",
+        "zone.move(of, from, 'available', quantity)",
+        "zone.move(of, 'reserved', 'available', quantity)",
     ),
     Mutation(
         "a refused attempt is free",
         "reserve.lua",
-        "what the limit is for.\n    gcra.charge(KEYS[5], now_ms, full_at_ms)",
+        "what the limit is for.\n        buyers.charge(buyer, full_at_ms)",
         "what the limit is for.",
     ),
     Mutation(
         "a collision is answered as a replay",
         "reserve.lua",
-        "if record.user ~= user then\n            return { status.KEY_COLLISION",
-        "if false then\n            return { status.KEY_COLLISION",
+        "if record.user ~= request.user then\n        return { status.KEY_COLLISION",
+        "if false then\n        return { status.KEY_COLLISION",
     ),
     Mutation(
         "due holds of a zone are not taken back",
-        "reserve.lua",
-        "plan_take_back('z:' .. item.zone_id, function() return is_short(item) end)",
-        "",
+        "lib/take_back.lua",
+        "if not is_over_limit(sale, request) and is_short(item) then",
+        "if false then",
     ),
     Mutation(
         "the buyer's own holds do not come first",
-        "reserve.lua",
-        "plan_take_back('b:' .. user, function() return over_limit() or first_short() end)",
-        "",
+        "lib/take_back.lua",
+        "if tonumber(expires_at_ms) <= sale.now_ms then",
+        "if false then",
     ),
-    Mutation("the bound is one more", "reserve.lua", "#due == due_max then", "#due == due_max + 1 then"),
+    Mutation(
+        "the bound is one more",
+        "lib/take_back.lua",
+        "#request.due == due_max then",
+        "#request.due == due_max + 1 then",
+    ),
     Mutation(
         "a full ledger sells on",
         "reserve.lua",
-        "redis.call('XLEN', keys.ledger) >= sale.ledger_max",
-        "redis.call('XLEN', keys.ledger) > sale.ledger_max",
+        "sale.seq >= seq_max",
+        "sale.seq > seq_max",
     ),
-    Mutation("a paused sale sells on", "reserve.lua", "sale.status ~= 'published' or ", ""),
+    Mutation("a paused sale sells on", "reserve.lua", "sale.status == 'published' and ", ""),
     Mutation("a price needs no payment", "confirm.lua", "record.total_minor > 0 and not paid", "false"),
     Mutation(
         "anybody may cancel", "cancel.lua", "if not record or record.user ~= user then", "if not record then"
@@ -172,6 +178,40 @@ MUTATIONS = (
     ),
     Mutation(
         "a version stays", "confirm.lua", "'version', record.version + 1,", "'version', record.version,"
+    ),
+    Mutation(
+        "a buyer's hold is not written down",
+        "lib/buyers.lua",
+        "    buyer.rest = buyer.rest .. ' ' .. booking_id .. ':' .. expires_at_ms\n",
+        "",
+    ),
+    Mutation(
+        "what is sold stays a hold of its buyer",
+        "confirm.lua",
+        "buyers.release(record.buyer, booking_id, 0)",
+        "",
+    ),
+    Mutation(
+        "the second of a call does not see the first one's seats",
+        "lib/zone.lua",
+        "    of.available = of.available + (from",
+        "    of.unused = of.available + (from",
+    ),
+    Mutation(
+        "the second of a call does not see the first one's units",
+        "lib/buyers.lua",
+        "        by_user[user] = known",
+        "",
+    ),
+    Mutation("a call forgets where the ledger stands", "lib/hold.lua", "    cell.save(sale)", ""),
+    Mutation("a call forgets its deadlines", "lib/hold.lua", "    deadlines.save(keys.deadlines)", ""),
+    Mutation("a call forgets its zones", "lib/hold.lua", "    zone.save()", ""),
+    Mutation("planned seats stay planned", "lib/take_back.lua", "            item.zone.planned = 0", ""),
+    Mutation(
+        "who gives everything back has a new bucket",
+        "lib/buyers.lua",
+        "if buyer.full_at_ms > sale.now_ms then",
+        "if false then",
     ),
     Mutation(
         "an entry has no place",

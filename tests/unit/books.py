@@ -10,7 +10,8 @@ import asyncpg
 
 from engine import ids
 from engine.ids import CellId
-from engine.ledger import Batch, Line, Position, decode_line
+from engine.ledger import Position
+from engine.lines import Batch, Line, decode_line
 from engine.status import Status
 from tests.lua.model import Model
 from tests.lua.model_records import ModelZone
@@ -75,7 +76,7 @@ async def put_in_postgres(database: asyncpg.Connection, zones: int = 3) -> Event
 def to_lines(entries: Sequence[Any], from_seq: int = 0) -> list[Line]:
     """Entries (lists, or bytes as they are) as lines that follow `from_seq`."""
     texts = [entry if isinstance(entry, bytes) else json.dumps(entry).encode() for entry in entries]
-    return [decode_line(seq, {b"e": text}) for seq, text in enumerate(texts, from_seq + 1)]
+    return [decode_line(seq, text) for seq, text in enumerate(texts, from_seq + 1)]
 
 
 def to_batch(event: Event, entries: Sequence[Any], from_seq: int = 0, epoch: int = 1) -> Batch:

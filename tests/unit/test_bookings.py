@@ -11,7 +11,7 @@ import redis
 
 from engine import ids
 from engine.booking import Booking, ItemRequest
-from engine.bookings import ITEMS_MAX, QUANTITY_MAX, Bookings, check_items, fingerprint
+from engine.bookings import Bookings
 from engine.durability import Settled
 from engine.errors import (
     Fenced,
@@ -25,6 +25,7 @@ from engine.errors import (
 )
 from engine.ledger import Position
 from engine.projection import commit_batch
+from engine.reserving import ITEMS_MAX, QUANTITY_MAX, check_items, fingerprint
 from engine.stores import Stores
 from tests.lua.cellkit import Backend, Cell, Zone
 from tests.unit.books import Event, Life, put_in_postgres, to_batch

@@ -93,7 +93,7 @@ async def test_a_rebuilt_cell_is_the_one_that_was_lost(
     cell.fence()
     await builder.begin(2)
     count = await builder.rebuild(event.id, 2)
-    after = cell.dump()
+    after = cell.dump(rates=False)
     assert comparable(after) == comparable(before)
     assert count == sum(name.startswith("booking:") for name in comparable(before))
     assert (after["sale"]["epoch"], after["sale"]["seq"]) == ("2", "0")

@@ -1,0 +1,147 @@
+"""Reservations of one loop tick, gathered: those of one cell go to Redis in as few script calls as possible.
+
+What many requests of a rush have in common (the cell, its clock, the zones) is read and written once a call
+instead of once a request. Each request has its own answer all the same, and its own failure.
+"""
+
+import asyncio
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from engine.errors import OutcomeUnknown, Overloaded, RushError, StoreUnavailable
+from engine.hotline import RedisReplyError
+from engine.keys import CellKeys
+from engine.stores import Stores
+
+log = logging.getLogger(__name__)
+
+GATHERED_MAX = 16
+"""Reservations in one call: while a script runs, Redis serves nobody else."""
+TAKE_BACK_MAX = 32
+"""Due holds that one call takes back at most."""
+
+Replied = Callable[[str, Any], None]
+"""Who is told of a request's answer, once: (booking id, `[status, at, ...]` or an exception). A function and
+not a future: each of a tick's futures would have to be woken by the loop."""
+
+
+class Request(NamedTuple):
+    """One reservation as the script takes it."""
+
+    user: str
+    booking: str
+    fingerprint: str
+    items: int
+    arguments: tuple[str | int, ...]
+    """Zone, show or "", quantity, for each item."""
+    zone_keys: tuple[str, ...]
+    replied: Replied
+
+
+class Gathering:
+    """The reservations that this process is about to send."""
+
+    def __init__(self, stores: Stores, rate_interval_ms: int, rate_burst: int) -> None:
+        self._stores = stores
+        self._line = stores.line
+        self._sha = stores.scripts["reserve"].sha
+        self._fixed = (rate_interval_ms, rate_burst, TAKE_BACK_MAX)
+        self._requests_max = stores.settings.hot_line_in_flight_max
+        self._fresh: dict[CellKeys, list[Request]] = {}
+        self._waiting = 0
+
+    def add(self, keys: CellKeys, request: Request) -> None:
+        """Send a request with all others of this tick. It is answered `[status, at, ...]` of lua/reserve.lua,
+        or what a future of `HotLine.call` fails with, or ScriptFailed.
+
+        Raises StoreUnavailable when not connected and Overloaded when too many wait for an answer.
+        """
+        if not self._line.connected:
+            raise StoreUnavailable
+        if self._waiting >= self._requests_max:
+            raise Overloaded
+        if not self._fresh:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._waiting += 1
+        of_cell = self._fresh.get(keys)
+        if of_cell is None:
+            self._fresh[keys] = [request]
+        else:
+            of_cell.append(request)
+
+    def _send(self) -> None:
+        fresh, self._fresh = self._fresh, {}
+        for keys, requests in fresh.items():
+            for first in range(0, len(requests), GATHERED_MAX):
+                self._call(keys, requests[first : first + GATHERED_MAX])
+        self._line.flush()
+
+    def _call(self, keys: CellKeys, requests: list[Request]) -> None:
+        own_keys: list[str] = []
+        zone_keys: dict[str, None] = {}
+        arguments: list[str | int] = []
+        for user, booking, fingerprint, items, wanted, zones, _ in requests:
+            own_keys += (keys.rate_prefix + user, keys.booking_prefix + booking)
+            for zone in zones:
+                zone_keys[zone] = None
+            arguments += (user, booking, fingerprint, items, *wanted)
+        try:
+            reply = self._line.call(
+                "EVALSHA",
+                self._sha,
+                4 + len(own_keys) + len(zone_keys),
+                keys.sale,
+                keys.buyers,
+                keys.ledger,
+                keys.deadlines,
+                *own_keys,
+                *zone_keys,
+                len(requests),
+                *self._fixed,
+                *arguments,
+            )
+        except RushError as error:
+            self._waiting -= len(requests)
+            _fail(requests, error)
+        else:
+            reply.add_done_callback(partial(self._answered, requests))
+
+    def _answered(self, requests: Sequence[Request], reply: asyncio.Future[Any]) -> None:
+        self._waiting -= len(requests)
+        try:
+            answers = reply.result()
+        except RedisReplyError as error:
+            _fail(requests, self._stores.script_failed("reserve", error))
+            return
+        # Everybody must have an answer, whatever it was that went wrong.
+        except asyncio.CancelledError:
+            _fail(requests, OutcomeUnknown())
+            return
+        except Exception as error:
+            _fail(requests, error)
+            return
+        for request, answer in zip(requests, answers, strict=False):
+            if isinstance(answer, RedisReplyError):
+                _tell(request, self._stores.script_failed("reserve", answer))
+            else:
+                _tell(request, answer)
+        # The script stopped at a request that failed: nothing was done for those behind it.
+        if len(answers) < len(requests):
+            _fail(requests[len(answers) :], StoreUnavailable())
+
+
+def _tell(request: Request, answer: Any) -> None:
+    try:
+        request.replied(request.booking, answer)
+    except Exception:
+        # It must not keep the others of its call from being told.
+        log.exception("the answer to %s could not be handed over", request.booking)
+
+
+def _fail(requests: Sequence[Request], error: Exception) -> None:
+    for request in requests:
+        # Each has its own: a traceback grows with everybody who raises it.
+        _tell(request, copy.copy(error))
