@@ -24,6 +24,9 @@ class Application(Starlette):
     """Starlette without its middlewares: every endpoint answers for its own exceptions, and the hot
     route is to pass through nothing that it does not need."""
 
+    hot: ReserveEndpoint
+    """Where gateway/protocol.py hands the hot route's requests."""
+
     def build_middleware_stack(self) -> ASGIApp:
         """The router itself."""
         return self.router
@@ -39,13 +42,15 @@ def create_app(settings: Settings, opener: ServicesOpener = open_services) -> Ap
             gateway.services = services
             yield
 
-    app = Application(routes=_routes(gateway), lifespan=lifespan)
+    hot = ReserveEndpoint(gateway)
+    app = Application(routes=_routes(gateway, hot), lifespan=lifespan)
+    app.hot = hot
     app.router.redirect_slashes = False
     app.router.default = NotFoundEndpoint()
     return app
 
 
-def _routes(gateway: Gateway) -> list[BaseRoute]:
+def _routes(gateway: Gateway, hot: ReserveEndpoint) -> list[BaseRoute]:
     """One Starlette route for each path, whose endpoint knows the path's methods."""
     addresses = ClientAddresses(gateway.settings.trusted_proxies)
     public_reads = PublicReads(gateway.settings)
@@ -56,7 +61,7 @@ def _routes(gateway: Gateway) -> list[BaseRoute]:
     for path, operations in by_path.items():
         endpoint: ASGIApp
         if operations[0].handler is None:
-            endpoint = ReserveEndpoint(gateway)
+            endpoint = hot
         else:
             endpoint = Endpoint(gateway, operations, addresses, public_reads)
         routes.append(Route(path, endpoint))

@@ -45,7 +45,7 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens."""
         started_s = time.perf_counter()
-        head = Head(scope)
+        head = Head(scope["headers"])
         method = scope["method"]
         try:
             operation = self._operation(method)
@@ -146,5 +146,5 @@ class NotFoundEndpoint:
         """Answer 404 in the usual envelope."""
         if scope["type"] != "http":
             return
-        status = await send_error(send, Head(scope).request_id, NotFound("There is no such path"))
+        status = await send_error(send, Head(scope["headers"]).request_id, NotFound("There is no such path"))
         metrics.request_count("other", "none", status).inc()

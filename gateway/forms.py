@@ -6,8 +6,8 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from engine.bookings import ITEMS_MAX, QUANTITY_MAX
 from engine.catalogue_forms import Moment
+from engine.reserving import ITEMS_MAX, QUANTITY_MAX
 
 PAGE_MAX = 1_000_000
 

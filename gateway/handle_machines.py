@@ -12,7 +12,7 @@ from engine.stores import POSTGRES_ERRORS, Stores
 from gateway.answers import HealthAnswer
 from gateway.operation import Call, Reply
 from gateway.wire import Page
-from observability import metrics
+from observability import metrics, tallies
 
 CHECK_TIMEOUT_S = 2.0
 
@@ -82,6 +82,7 @@ async def _postgres_missing(stores: Stores) -> str | None:
 
 async def show_metrics(call: Call) -> Reply:
     """All metrics of all processes, as Prometheus reads them."""
+    tallies.flush()
     body = await asyncio.to_thread(metrics.exposition)
     return Reply(page=Page(body, metrics.CONTENT_TYPE))
 

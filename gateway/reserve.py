@@ -1,82 +1,215 @@
-"""POST /bookings/reserve: the hot route, ASGI from end to end.
+"""POST /bookings/reserve: the hot route.
 
-No middleware, no Request object: what a rush calls a hundred thousand times reads its headers once,
-receives its body once, calls the engine and sends two messages.
+No middleware, no Request object, and from our own server (gateway/protocol.py) no ASGI either: what a rush
+calls a hundred thousand times looks at its headers once, has its body in one piece, and answers once, from
+the callback that brings Redis' reply. Nothing else is waited for on the way, and nothing is raised to say
+that a sale is sold out.
 """
 
+import asyncio
 import time
+from collections.abc import Coroutine, Sequence
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET
 from starlette.types import Receive, Scope, Send
 
 from engine.booking import ItemRequest
-from engine.errors import ValidationFailed
-from gateway.answers import BookingAnswer
+from engine.errors import RushError, ValidationFailed
+from engine.outcomes import refusal
+from engine.reserving import Wish, taken, wish_of
+from engine.status import Status
 from gateway.decode import decode_body
-from gateway.errors import ClientGone, MethodNotAllowed, render, to_rush_error
+from gateway.errors import ClientGone, Headers, MethodNotAllowed, render, to_rush_error
 from gateway.forms import Reserve
+from gateway.granted import GrantedTemplates
 from gateway.services import Gateway
-from gateway.wire import Head, read_body, send_json
-from observability import metrics
+from gateway.wire import Exchange, Head, read_body, send_json
+from observability import tallies
+from observability.tallies import CounterTally
 
 PATH = "/api/v1/bookings/reserve"
 REPLAYED = (b"idempotent-replayed", b"true")
+LEDGER_SEQ = b"x-ledger-seq"
+TOLD_MAX = 1024
+"""Refusals that are remembered."""
+_OK = int(Status.OK)
+_MADE_OF_DETAIL = frozenset({int(Status.INSUFFICIENT_STOCK), int(Status.OVER_USER_LIMIT)})
+"""Statuses whose answers are the same wherever the script gave the same detail."""
+WISHES_MAX = 1024
+"""Bodies whose wish is remembered: in a rush thousands of people send the same one."""
+WISH_BYTES_MAX = 1024
 
 
-class _Envelope(msgspec.Struct):
-    success: bool
-    data: BookingAnswer
+class _Answered:
+    """An exchange for ASGI: the answer is a future's result."""
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self.future: asyncio.Future[tuple[int, Headers, bytes]] = asyncio.get_running_loop().create_future()
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        if not self.future.done():
+            self.future.set_result((status, headers, body))
+
+
+class _Told(NamedTuple):
+    """A refusal, ready to be sent."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    tallies: tuple[CounterTally, CounterTally]
+
+
+@cache
+def _refusal_tallies(method: str, status: int, code: str) -> tuple[CounterTally, CounterTally]:
+    return (
+        tallies.counter("http_requests_total", method=method, route=PATH, status=str(status)),
+        tallies.counter("booking_reservation_failures", reason=code),
+    )
 
 
 class ReserveEndpoint:
-    """The ASGI application of the reserve route."""
+    """The reserve route, as an ASGI application and for the short way past ASGI."""
+
+    url = PATH.encode()
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._bytes_max = gateway.settings.body_bytes_max
+        self.bytes_max = gateway.settings.body_bytes_max
         self._decoder = msgspec.json.Decoder(Reserve)
-        self._encode = msgspec.json.Encoder().encode
-        self._reserved = metrics.counter("booking_reservations_total")
-        self._counted = metrics.request_count("POST", PATH, 201)
-        self._duration = metrics.request_duration("POST", PATH)
+        self._fill = GrantedTemplates().fill
+        self._wishes: dict[bytes, Wish] = {}
+        self._told: dict[tuple[Any, ...], _Told] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reserved = tallies.counter("booking_reservations_total")
+        self._counted = tallies.counter("http_requests_total", method="POST", route=PATH, status="201")
+        self._duration = tallies.histogram("http_request_duration_seconds", method="POST", route=PATH)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one reservation, whatever happens."""
         started_s = time.perf_counter()
-        head = Head(scope)
+        exchange = _Answered(Head(scope["headers"]))
         if scope["method"] != "POST":
-            await self._refuse(scope, send, head.request_id, MethodNotAllowed(["POST"]))
-            return
+            self._refuse(exchange, started_s, MethodNotAllowed(["POST"]), "other")
+        else:
+            try:
+                body = await read_body(exchange.head, receive, self.bytes_max)
+            except ClientGone:
+                return
+            except Exception as error:
+                self._refuse(exchange, started_s, error)
+            else:
+                self.begin(exchange, body)
+        status, headers, reply = await exchange.future
+        await send_json(send, exchange.head.request_id, status, reply, headers)
+
+    def begin(self, exchange: Exchange, body: bytes) -> None:
+        """Answer a POST, now or later, by calling `exchange.answer` once; never raises."""
+        started_s = time.perf_counter()
+        head = exchange.head
         try:
-            body = await read_body(head, receive, self._bytes_max)
             services = self._gateway.services
             claims = services.signer.verify(head.token())
             if body:
                 head.check_content_type()
-            items = requested_items(decode_body(self._decoder, body))
-            answer = await services.bookings.reserve(claims.sub, items, head.idempotency_key())
-            headers = [(b"x-ledger-seq", answer.ledger_seq.encode())]
-            if answer.replayed:
-                headers.append(REPLAYED)
-            reply = self._encode(_Envelope(True, BookingAnswer.of(answer.booking)))
-            await send_json(send, head.request_id, 201, reply, headers)
-        except ClientGone:
-            return
+            wish = self._wishes.get(body)
+            if wish is None:
+                items = requested_items(decode_body(self._decoder, body))
+                key = head.idempotency_key()
+                wish = self._remember(body, wish_of(items))
+            else:
+                key = head.idempotency_key()
+            replied = partial(self._replied, exchange, started_s, wish)
+            if not services.bookings.ask(wish, claims.sub, key, replied):
+                # The first time that this process hears of the cell.
+                asking = services.bookings.ask_anew(wish, claims.sub, key, replied)
+                self._aside(exchange, started_s, asking)
         except Exception as error:
-            await self._refuse(scope, send, head.request_id, error)
+            self._refuse(exchange, started_s, error)
+
+    def _remember(self, body: bytes, wish: Wish) -> Wish:
+        if len(body) <= WISH_BYTES_MAX:
+            if len(self._wishes) >= WISHES_MAX:
+                self._wishes.clear()
+            self._wishes[body] = wish
+        return wish
+
+    def _replied(self, exchange: Exchange, started_s: float, wish: Wish, booking_id: str, reply: Any) -> None:
+        try:
+            if isinstance(reply, Exception):
+                self._refuse(exchange, started_s, reply)
+                return
+            status = reply[0]
+            if status == _OK:
+                exchange.answer(201, [(LEDGER_SEQ, reply[1])], self._fill(booking_id, taken(reply)))
+            elif status == Status.REPLAYED:
+                headers = [(LEDGER_SEQ, reply[1]), REPLAYED]
+                exchange.answer(201, headers, self._fill(booking_id, taken(reply)))
+            elif status == Status.NOT_OPEN:
+                self._aside(exchange, started_s, self._look_why(wish, reply))
+                return
+            else:
+                self._refuse_as_told(exchange, started_s, reply)
+                return
+        except Exception as error:
+            self._refuse(exchange, started_s, error)
         else:
-            self._reserved.inc()
-            self._counted.inc()
+            self._reserved.count += 1
+            self._counted.count += 1
+            self._duration.observe(time.perf_counter() - started_s)
+
+    def _refuse_as_told(self, exchange: Exchange, started_s: float, reply: Sequence[Any]) -> None:
+        """Refuse as the script did. When all is sold a thousand people are told the same."""
+        status, at, *detail = reply
+        if status not in _MADE_OF_DETAIL:
+            error = refusal(Status(status), at.decode(), detail, self._gateway.settings)
+            self._refuse(exchange, started_s, error)
+            return
+        kind = (status, *detail)
+        told = self._told.get(kind)
+        if told is None:
+            if len(self._told) >= TOLD_MAX:
+                self._told.clear()
+            error = refusal(Status(status), at.decode(), detail, self._gateway.settings)
+            told = self._told[kind] = _tell(error, "POST")
+        exchange.answer(told.status, [(LEDGER_SEQ, at)], told.body)
+        self._count(told, started_s)
+
+    def _refuse(self, exchange: Exchange, started_s: float, error: Exception, method: str = "POST") -> None:
+        told = _tell(to_rush_error(error, exchange.head.request_id), method)
+        exchange.answer(told.status, told.headers, told.body)
+        self._count(told, started_s)
+
+    def _count(self, told: _Told, started_s: float) -> None:
+        for tally in told.tallies:
+            tally.count += 1
         self._duration.observe(time.perf_counter() - started_s)
 
-    async def _refuse(self, scope: Scope, send: Send, request_id: bytes, error: Exception) -> None:
-        refusal = to_rush_error(error, request_id)
-        status, headers, body = render(refusal)
-        await send_json(send, request_id, status, body, headers)
-        method = "POST" if scope["method"] == "POST" else "other"
-        metrics.request_count(method, PATH, status).inc()
-        metrics.reservation_failure(refusal.code).inc()
+    # What is rare and waits, in a task of its own.
+
+    def _aside(self, exchange: Exchange, started_s: float, waiting: Coroutine[Any, Any, None]) -> None:
+        async def guarded() -> None:
+            try:
+                await waiting
+            except Exception as error:
+                self._refuse(exchange, started_s, error)
+
+        task = asyncio.get_running_loop().create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _look_why(self, wish: Wish, reply: Sequence[Any]) -> None:
+        """Answer for a cell that is not open."""
+        raise await self._gateway.services.bookings.refused(wish, reply)
+
+
+def _tell(error: RushError, method: str) -> _Told:
+    status, headers, body = render(error)
+    return _Told(status, headers, body, _refusal_tallies(method, status, error.code))
 
 
 def requested_items(form: Reserve) -> list[ItemRequest]:

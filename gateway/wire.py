@@ -1,19 +1,20 @@
 """What is read from and written to ASGI: headers, bodies, answers."""
 
 import itertools
-import re
 import secrets
 from collections.abc import Iterable
 from http import HTTPStatus
+from typing import Protocol
 
 import msgspec
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
 
 from engine.errors import Unauthorized, ValidationFailed
 from gateway.errors import ClientGone, Headers, PayloadTooLarge, UnsupportedMediaType
 
-_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
-_IDEMPOTENCY_KEY = re.compile(rb"[\x21-\x7e]{1,255}")
+REQUEST_ID_BYTES_MAX = 128
+IDEMPOTENCY_KEY_BYTES_MAX = 255
+_VISIBLE = bytes(range(0x21, 0x7F))
 
 _SECURITY: Headers = [
     (b"x-content-type-options", b"nosniff"),
@@ -37,6 +38,10 @@ _PAGE_HEADERS: Headers = [
 ]
 _JSON: Headers = [(b"content-type", b"application/json"), *_API_HEADERS]
 
+_KEYS = (b"idempotency-key", b"x-idempotency-key")
+_DIFFERENT = b"\n"
+"""Stands for a key that was sent twice with different values; no header's value can be that."""
+
 _request_ids = (
     b"%s-%x" % (prefix, number) for prefix in [secrets.token_hex(8).encode()] for number in itertools.count(1)
 )
@@ -48,34 +53,31 @@ def new_request_id() -> bytes:
 
 
 class Head:
-    """The headers of a request that matter to us, read in one pass."""
+    """The headers of a request that matter to us."""
 
-    __slots__ = ("authorization", "content_length", "content_type", "forwarded_for", "keys", "request_id")
+    __slots__ = (
+        "authorization",
+        "content_length",
+        "content_type",
+        "expects",
+        "forwarded_for",
+        "keys",
+        "request_id",
+    )
 
-    def __init__(self, scope: Scope) -> None:
-        self.authorization: bytes | None = None
-        self.content_length: bytes | None = None
-        self.content_type: bytes | None = None
-        self.forwarded_for: bytes | None = None
-        self.keys: list[bytes] | None = None
-        request_id: bytes | None = None
-        for name, value in scope["headers"]:
-            if name == b"content-length":
-                self.content_length = value
-            elif name == b"content-type":
-                self.content_type = value
-            elif name == b"authorization":
-                # A second one makes it malformed: which of the two would count?
-                self.authorization = value if self.authorization is None else b""
-            elif name == b"x-request-id":
-                request_id = value
-            elif name in (b"idempotency-key", b"x-idempotency-key"):
-                self.keys = [value] if self.keys is None else [*self.keys, value]
-            elif name == b"x-forwarded-for":
-                self.forwarded_for = (
-                    value if self.forwarded_for is None else self.forwarded_for + b"," + value
-                )
-        if request_id is None or not _REQUEST_ID.fullmatch(request_id):
+    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
+        by_name = dict(headers)
+        if len(by_name) != len(headers):
+            by_name = _joined(headers)
+        get = by_name.get
+        self.authorization = get(b"authorization")
+        self.content_length = get(b"content-length")
+        self.content_type = get(b"content-type")
+        self.expects = get(b"expect") is not None
+        self.forwarded_for = get(b"x-forwarded-for")
+        self.keys = (get(b"idempotency-key"), get(b"x-idempotency-key"))
+        request_id = get(b"x-request-id")
+        if request_id is None or not _is_visible(request_id, REQUEST_ID_BYTES_MAX):
             request_id = new_request_id()
         self.request_id = request_id
 
@@ -88,16 +90,20 @@ class Head:
 
     def idempotency_key(self) -> str | None:
         """The key of `Idempotency-Key` or `X-Idempotency-Key`; raises ValidationFailed for a bad one."""
-        keys = self.keys
-        if keys is None:
-            return None
-        if any(key != keys[0] for key in keys):
+        key, other = self.keys
+        if key is None:
+            key = other
+            if key is None:
+                return None
+        elif other is not None and key != other:
+            key = _DIFFERENT
+        if key == _DIFFERENT:
             raise ValidationFailed("Idempotency-Key", "was sent twice, with different values")
-        if not _IDEMPOTENCY_KEY.fullmatch(keys[0]):
+        if not _is_visible(key, IDEMPOTENCY_KEY_BYTES_MAX):
             raise ValidationFailed(
                 "Idempotency-Key", "must be 1 to 255 visible ASCII characters without blanks"
             )
-        return keys[0].decode("ascii")
+        return key.decode("ascii")
 
     def check_content_type(self) -> None:
         """Raise UnsupportedMediaType unless the body is said to be JSON."""
@@ -106,6 +112,33 @@ class Head:
             return
         if content_type is None or content_type.partition(b";")[0].strip().lower() != b"application/json":
             raise UnsupportedMediaType
+
+
+def _is_visible(value: bytes, bytes_max: int) -> bool:
+    """Whether these are visible ASCII characters without blanks, at least one and not too many."""
+    return 0 < len(value) <= bytes_max and not value.translate(None, _VISIBLE)
+
+
+def _joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The headers of a request that sent some of them several times.
+
+    What then counts: the last of most; all of X-Forwarded-For, in order; the one value of an
+    Idempotency-Key that was repeated, two that differ are of no form; of two authorizations, neither.
+    """
+    by_name: dict[bytes, bytes] = {}
+    for name, value in headers:
+        before = by_name.get(name)
+        if before is None:
+            by_name[name] = value
+        elif name == b"authorization":
+            by_name[name] = b""
+        elif name == b"x-forwarded-for":
+            by_name[name] = before + b"," + value
+        elif name not in _KEYS:
+            by_name[name] = value
+        elif value != before:
+            by_name[name] = _DIFFERENT
+    return by_name
 
 
 async def read_body(head: Head, receive: Receive, bytes_max: int) -> bytes:
@@ -132,6 +165,11 @@ async def read_body(head: Head, receive: Receive, bytes_max: int) -> bytes:
     return body
 
 
+def json_headers(request_id: bytes, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Headers:
+    """All headers of an answer with a JSON body; `headers` are its own."""
+    return [(b"content-length", b"%d" % len(body)), (b"x-request-id", request_id), *_JSON, *headers]
+
+
 async def send_json(
     send: Send, request_id: bytes, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
 ) -> None:
@@ -139,12 +177,7 @@ async def send_json(
     if status == 204:
         own: Headers = [(b"x-request-id", request_id), *_API_HEADERS, *headers]
     else:
-        own = [
-            (b"content-length", b"%d" % len(body)),
-            (b"x-request-id", request_id),
-            *_JSON,
-            *headers,
-        ]
+        own = json_headers(request_id, headers, body)
     await send({"type": "http.response.start", "status": status, "headers": own})
     await send({"type": "http.response.body", "body": body})
 
@@ -161,17 +194,41 @@ async def send_page(send: Send, request_id: bytes, page: "Page") -> None:
     await send({"type": "http.response.body", "body": page.body})
 
 
-def plain_http(request_id: bytes, status: int, body: bytes) -> bytes:
-    """A JSON answer as it goes over the wire, for a request that never became ASGI's; the last one of
-    its connection."""
-    head = [
+def _answer_head(status: int) -> bytes:
+    lines = [
         b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode()),
-        b"content-length: %d" % len(body),
-        b"x-request-id: " + request_id,
+        b"content-length: %d",
+        b"x-request-id: %b",
         *(name + b": " + value for name, value in _JSON),
-        b"connection: close",
+        b"%b\r\n%b",
     ]
-    return b"\r\n".join([*head, b"", body])
+    return b"\r\n".join(lines)
+
+
+_ANSWERS = {status.value: _answer_head(status.value) for status in HTTPStatus if status.value >= 200}
+
+
+def http_answer(
+    status: int, request_id: bytes, headers: Headers, body: bytes, *, closes: bool = False
+) -> bytes:
+    """A JSON answer as it goes over the wire, for what never became ASGI's: the same headers in the same
+    order as `send_json` sends them. With `closes` it is the last one of its connection."""
+    if len(headers) == 1:
+        lines = b"%b: %b\r\n" % headers[0]
+    else:
+        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    if closes:
+        lines += b"connection: close\r\n"
+    return _ANSWERS[status] % (len(body), request_id, lines, body)
+
+
+class Exchange(Protocol):
+    """A request that was handed over whole, and the way back to whoever sent it."""
+
+    head: Head
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send the answer, once; does nothing where the client has gone."""
 
 
 class Page(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ import pytest
 import swagger_ui_bundle  # type: ignore[import-untyped]
 
 from engine import errors as engine_errors
+from engine.ids import new_id
 from engine.settings import Settings
 from engine.stores import POSTGRES_ERRORS
 from gateway import errors as gateway_errors
@@ -292,9 +293,9 @@ async def test_an_unexpected_exception_is_500_without_a_trace_and_logged_with_th
     def burst(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr("engine.bookings.Bookings.reserve", burst)
+    monkeypatch.setattr("engine.bookings.Bookings.ask", burst)
     monkeypatch.setattr("engine.bookings.Bookings.list", burst)
-    body = {"items": [{"zone_id": str(uuid4()), "quantity": 1}]}
+    body = {"items": [{"zone_id": str(new_id(1)), "quantity": 1}]}
     headers = mint() | {"x-request-id": "find-me"}
     for answer in (
         await client.post(RESERVE, headers=headers, json=body),

@@ -1,5 +1,6 @@
 """Ids: the layout of RFC 9562's version 8, and what can be read from an id alone."""
 
+import hashlib
 from uuid import RFC_4122, UUID, uuid4
 
 import pytest
@@ -17,9 +18,12 @@ from engine.ids import (
     id_range,
     is_rush_id,
     keyed_booking_id,
+    keyed_booking_text,
     make_id,
+    new_booking_text,
     new_event_id,
     new_id,
+    text_of,
 )
 
 event_refs = st.integers(0, EVENT_REF_MAX)
@@ -122,3 +126,20 @@ def test_the_range_of_a_cell_holds_its_ids_and_no_others(event_ref: int, cell: i
         assert high < make_id(event_ref, cell + 1, 0)
     if cell > 0:
         assert make_id(event_ref, cell - 1, OWN_MAX) < low
+
+
+@given(event_refs, cells, st.uuids(), st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1))
+def test_an_id_made_as_text_is_the_text_of_the_id(ref: int, cell: int, user_id: UUID, key: str) -> None:
+    cell_id = CellId(ref, cell)
+    text = keyed_booking_text(cell_id, SECRET, user_id, key)
+    digest = hashlib.blake2b(user_id.bytes + key.encode(), key=SECRET, digest_size=8).digest()
+    assert text == str(make_id(*cell_id, int.from_bytes(digest, "big") & OWN_MAX))
+    for made in (text, new_booking_text(cell_id)):
+        assert str(UUID(made)) == made
+        assert is_rush_id(UUID(made))
+        assert cell_of(UUID(made)) == cell_id
+    assert text_of(user_id) == str(user_id)
+
+
+def test_fresh_ids_as_text_differ() -> None:
+    assert len({new_booking_text(CELL) for _ in range(1000)}) == 1000

@@ -1,0 +1,202 @@
+"""How requests come in from a connection and answers go out: uvicorn's protocol, and a short way past it.
+
+The reserve route does not need what ASGI is for. Its requests have a small body that is announced, and its
+answer is one piece; so a whole POST goes to the endpoint from the parser's callback and the answer leaves in
+one write: no task, no scope, no events, no second system call. Whatever is out of the ordinary (a body in
+chunks or too long, `Expect`, HTTP/1.0, an upgrade, a request behind one that is still being answered, a
+client that does not read) takes uvicorn's own way to the same endpoint as an ASGI application.
+"""
+
+from typing import Any, Protocol
+
+from httptools import HttpParserError, HttpParserUpgrade
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from engine.errors import ValidationFailed
+from gateway.errors import Headers, render
+from gateway.wire import Exchange, Head, http_answer, new_request_id
+
+LENGTH_DIGITS_MAX = 9
+
+
+class HotEndpoint(Protocol):
+    """What an application offers as `hot` to be asked without ASGI."""
+
+    url: bytes
+    bytes_max: int
+
+    def begin(self, exchange: Exchange, body: bytes) -> None:
+        """Answer a POST, now or later, by calling `exchange.answer` once; never raises."""
+
+
+class _NobodyWaits:
+    def set(self) -> None:
+        pass
+
+
+class _HotCycle:
+    """A hot request on its way. uvicorn knows it as the cycle that its connection is in."""
+
+    __slots__ = ("body", "disconnected", "head", "keep_alive", "protocol", "response_complete")
+
+    message_event = _NobodyWaits()
+
+    def __init__(self, protocol: "GatewayProtocol", head: Head) -> None:
+        self.protocol = protocol
+        self.head = head
+        self.body: bytes | bytearray = b""
+        self.keep_alive = True
+        self.disconnected = False
+        self.response_complete = False
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Write the answer, and let the connection go on to its next request."""
+        reply = http_answer(status, self.head.request_id, headers, body, closes=not self.keep_alive)
+        if self.response_complete:
+            return
+        self.response_complete = True
+        protocol = self.protocol
+        transport = protocol.transport
+        if not transport.is_closing():
+            transport.write(reply)
+            if not self.keep_alive:
+                transport.close()
+        protocol.on_response_complete()
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with the short way, a cheaper keep-alive timer, and the contract's own 400."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._hot: HotEndpoint | None = getattr(self.app, "hot", None)
+        self._hot_url = self._hot.url if self._hot else None
+        self._hot_cycle: _HotCycle | None = None
+        self._resting_since_s: float | None = None
+
+    # Requests.
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; the parser calls what stands below."""
+        self._resting_since_s = None
+        try:
+            self.parser.feed_data(data)
+        except HttpParserError:
+            self.logger.warning("what a client sent is not HTTP")
+            self.send_400_response("")
+        except HttpParserUpgrade:
+            # Nobody here speaks anything else: the request was answered as the HTTP that it also is.
+            pass
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        self.headers.append((name.lower(), value))
+
+    def on_message_begin(self) -> None:
+        """Prepare for a request; what only ASGI needs is made when it is known that ASGI is needed."""
+        self.url = b""
+        self.headers = []
+        self._resting_since_s = None
+
+    def on_headers_complete(self) -> None:
+        """Choose the way of a request."""
+        if self.url == self._hot_url and (head := self._hot_head()) is not None:
+            self.cycle = self._hot_cycle = _HotCycle(self, head)  # type: ignore[assignment]
+            return
+        self._hot_cycle = None
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url, self.headers = url, headers
+        self.scope["headers"] = headers
+        self.expect_100_continue = any(
+            name == b"expect" and value.lower() == b"100-continue" for name, value in headers
+        )
+        super().on_headers_complete()
+
+    def _hot_head(self) -> Head | None:
+        """The head of a request that may take the short way, or None."""
+        parser = self.parser
+        is_plain = (
+            parser.get_method() == b"POST"
+            and parser.get_http_version() == "1.1"
+            and parser.should_keep_alive()
+            and not parser.should_upgrade()
+            and (self.cycle is None or self.cycle.response_complete)
+            and not self.flow.write_paused
+        )
+        if not is_plain:
+            return None
+        head = Head(self.headers)
+        length = head.content_length
+        assert self._hot is not None
+        if length is None or len(length) > LENGTH_DIGITS_MAX or int(length) > self._hot.bytes_max:
+            return None
+        return None if head.expects else head
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        cycle = self._hot_cycle
+        if cycle is None:
+            super().on_body(body)
+        elif not cycle.body:
+            cycle.body = body
+        else:
+            # Many small parts must not be copied once for each of them.
+            if isinstance(cycle.body, bytes):
+                cycle.body = bytearray(cycle.body)
+            cycle.body += body
+
+    def on_message_complete(self) -> None:
+        """A request is there."""
+        cycle = self._hot_cycle
+        if cycle is None:
+            super().on_message_complete()
+        else:
+            self._hot_cycle = None
+            assert self._hot is not None
+            self._hot.begin(cycle, bytes(cycle.body))
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse bytes that the parser does not take, and close."""
+        status, headers, body = render(ValidationFailed("request", "is not HTTP/1.1"))
+        self.transport.write(http_answer(status, new_request_id(), headers, body, closes=True))
+        self.transport.close()
+
+    # Keep-alive: one timer for a connection that looks now and then, instead of a new one for each answer.
+
+    def on_response_complete(self) -> None:
+        """Begin the next request that is waiting, or rest."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._resting_since_s = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_again_in(self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._resting_since_s = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that has rested for the time that is allowed; else look again later."""
+        self.timeout_keep_alive_task = None
+        if self.transport.is_closing() or self._resting_since_s is None:
+            return
+        left_s = self._resting_since_s + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._look_again_in(left_s)
+        else:
+            self.transport.close()
+
+    def _look_again_in(self, delay_s: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(delay_s, self.timeout_keep_alive_handler)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone, or we have hung up."""
+        super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
