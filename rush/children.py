@@ -102,6 +102,16 @@ def gateway_children(settings: Settings, metrics: Path | None) -> list[Child]:
     ]
 
 
-def workers_child(settings: Settings, metrics: Path | None) -> Child:
-    """All workers, in one process."""
-    return _ours("workers", ["work"], settings, metrics)
+def workers_children(
+    settings: Settings, metrics: Path | None, *, is_relay_apart: bool = False
+) -> list[Child]:
+    """All workers: in one process, or the relay in one of its own and the others in another."""
+    if not is_relay_apart:
+        return [_ours("workers", ["work"], settings, metrics)]
+    from workers.runner import WORKERS
+
+    others = [name for name in WORKERS if name != "relay"]
+    return [
+        _ours("relay", ["work", "relay"], settings, metrics),
+        _ours("workers", ["work", *others], settings, metrics),
+    ]

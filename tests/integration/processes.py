@@ -118,7 +118,7 @@ def _strike_at(where: str, number: int, blow: signal.Signals) -> None:
     places: dict[str, tuple[Any, str]] = {
         "before-commit": (relay, "commit_batch"),
         "in-transaction": (projection.queries, "advance_offset"),
-        "half-written": (projection.queries, "insert_outbox"),
+        "half-written": (projection, "_copy_events"),
         "before-announcement": (relay, "announce"),
         "fencing": (lift.Lifter, "_fence_cell"),
         "beginning-an-epoch": (lift.Lifter, "_begin_epoch"),

@@ -1,6 +1,7 @@
 """The servers that the tests stand on do what the tests believe of them."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -8,6 +9,7 @@ import redis
 import redis.asyncio
 
 from engine.settings import Settings
+from rush.redis_store import allocator_environment, embedded_redis
 from tests.stores import PostgresServer, RedisServer
 
 RETURN_1_SHA = "e0e1f9fabfc9d4800c877a703b823ac0578ff8db"
@@ -34,6 +36,13 @@ def test_redis_comes_back_after_kill_9_with_every_answered_write(
         assert client.get("kept") == "1"
         with pytest.raises(redis.exceptions.NoScriptError):
             client.evalsha(RETURN_1_SHA, 0)
+
+
+@pytest.mark.skipif(not allocator_environment(), reason="no allocator is installed for this machine")
+def test_redis_runs_with_the_allocator_that_its_wheel_lacks(new_redis: Callable[..., RedisServer]) -> None:
+    server = new_redis()
+    maps = Path(f"/proc/{server.pid}/maps").read_text(encoding="utf-8")
+    assert ("libmimalloc" in maps) == (server.store.binary == embedded_redis()), "others have their own"
 
 
 def test_redis_comes_back_empty_when_asked(new_redis: Callable[..., RedisServer]) -> None:
