@@ -12,10 +12,10 @@ TEST_ARGS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test up rush audit migrate test test-all check format schema statuses lock clean
+.PHONY: help install install-test up rush bench bench-growth audit migrate test test-all check format schema statuses lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed (with its venv module); none was found. Say where: make up PYTHON=/path/to/python3" >&2; exit 1; }
@@ -39,6 +39,12 @@ up: install ## everything, on http://127.0.0.1:8000 (PORT=… for another); Ctrl
 
 rush: install ## the ticket rush: load, audit, verdict (ARGS="--help" shows what can be set)
 	@exec $(BIN)/rush load $(ARGS)
+
+bench: install ## the whole-stack benchmark, Locust included (ARGS="--help" shows what can be set)
+	@exec $(BIN)/rush bench $(ARGS)
+
+bench-growth: install-test ## how cost grows with holds, buyers and events: a table, JSON, a plot (ARGS="--help")
+	@exec $(BIN)/python -m loadtest.growth $(ARGS)
 
 audit: install ## check a running system: oversold, lost, counted twice?
 	@exec $(BIN)/rush audit $(ARGS)
@@ -78,7 +84,7 @@ COMPILE = uv pip compile --quiet --generate-hashes --universal --python-version 
 	--no-emit-index-url --no-header --no-annotate pyproject.toml
 lock: | $(BIN)/python ## choose the newest versions and write requirements/*.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	PATH="$(abspath $(BIN)):$$PATH" $(COMPILE) --upgrade --extra build --extra embedded --extra load --extra test -o requirements/test.txt
+	PATH="$(abspath $(BIN)):$$PATH" $(COMPILE) --upgrade --extra build --extra embedded --extra load --extra bench --extra test -o requirements/test.txt
 	PATH="$(abspath $(BIN)):$$PATH" $(COMPILE) --extra build --extra embedded --extra load -c requirements/test.txt -o requirements/run.txt
 	PATH="$(abspath $(BIN)):$$PATH" $(COMPILE) --extra build -c requirements/test.txt -o requirements/server.txt
 

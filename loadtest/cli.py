@@ -202,8 +202,8 @@ async def _target(options: argparse.Namespace, folder: Path) -> AsyncIterator[tu
     if options.target:
         raise TargetError(f"nobody answers at {target.url}")
     _say("Starting a complete Ticket Rush for this run.")
-    async with own_stack(folder / "stack.log") as (own, own_settings):
-        yield own, own_settings
+    async with own_stack(folder / "stack.log") as own:
+        yield own.target, own.settings
 
 
 def _new_folder(data_dir: str) -> Path:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NamedTuple
 
 from engine.settings import Settings, child_environment, load_running_settings, project_root
 from loadtest.organizer import Target, TargetError
@@ -26,9 +27,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class OwnStack(NamedTuple):
+    """A running stack of our own."""
+
+    target: Target
+    settings: Settings
+    pid: int
+    """Of `rush up`, whose children all the others are."""
+
+
 @contextlib.asynccontextmanager
-async def own_stack(log: Path) -> AsyncIterator[tuple[Target, Settings]]:
-    """A running stack and its settings; everything of it is gone afterwards. Raises TargetError."""
+async def own_stack(log: Path, *words: str) -> AsyncIterator[OwnStack]:
+    """A running stack, started with these options of `rush up`; everything of it is gone afterwards.
+
+    Raises TargetError.
+    """
     with tempfile.TemporaryDirectory(prefix="rush-load-", ignore_cleanup_errors=True) as folder:
         port = free_port()
         settings = Settings(
@@ -36,7 +49,7 @@ async def own_stack(log: Path) -> AsyncIterator[tuple[Target, Settings]]:
         )
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "rush", "up", "--port", str(port), "--no-demo",
+                sys.executable, "-m", "rush", "up", "--port", str(port), "--no-demo", *words,
                 cwd=project_root(),
                 env=child_environment(settings),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -47,7 +60,7 @@ async def own_stack(log: Path) -> AsyncIterator[tuple[Target, Settings]]:
         target = Target(f"http://127.0.0.1:{port}")
         try:
             await _until_ready(process, target, log)
-            yield target, load_running_settings({"RUSH_DATA_DIR": folder})
+            yield OwnStack(target, load_running_settings({"RUSH_DATA_DIR": folder}), process.pid)
         finally:
             await _stop(process)
 

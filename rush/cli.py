@@ -40,7 +40,14 @@ def _up(arguments: argparse.Namespace) -> int:
     console = Console()
     set_up_logs(settings.log_level, stream=console.as_stream("rush"))
     try:
-        asyncio.run(up(settings, console, has_demo=not arguments.no_demo))
+        asyncio.run(
+            up(
+                settings,
+                console,
+                has_demo=not arguments.no_demo,
+                is_relay_apart=arguments.relay_apart,
+            )
+        )
     except UpError as error:
         return _fail(str(error), EXIT_FAILED)
     return 0
@@ -117,6 +124,19 @@ def _load(arguments: argparse.Namespace) -> int:
     return int(load(arguments.rest))
 
 
+def _bench(arguments: argparse.Namespace) -> int:
+    from loadtest.bench import main as bench
+
+    return int(bench(arguments.rest))
+
+
+def _bare(arguments: argparse.Namespace) -> int:
+    from rush.bare import run
+
+    run(arguments.port, arguments.answer)
+    return 0
+
+
 def _port(text: str) -> int:
     port = int(text)
     if not 0 <= port <= 65_535:
@@ -149,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
         "--gateways", type=_count, metavar="N", help="gateway processes (RUSH_GATEWAY_PROCESSES, 1)"
     )
     up.add_argument("--no-demo", action="store_true", help="no demo accounts and no demo event")
+    up.add_argument("--relay-apart", action="store_true", help="the relay in a process of its own")
 
     serve = add("serve", _serve, "run gateways: the HTTP API")
     serve.add_argument("--host", help="address to listen on (RUSH_HOST, 127.0.0.1)")
@@ -166,9 +187,14 @@ def _parser() -> argparse.ArgumentParser:
     migrate = add("migrate", _migrate, "create the database if it is missing and bring it up to date")
     migrate.add_argument("--wait-s", type=float, default=30.0, help="how long to wait for Postgres (30)")
 
+    bare = add("bare", _bare, "for `rush bench`: answer every POST the same, with nothing behind it")
+    bare.add_argument("--port", type=_port, required=True)
+    bare.add_argument("--answer", required=True, metavar="FILE", help="status, headers and body, as JSON")
+
     for name, run, text in (
         ("audit", _audit, "check a running system: oversold, lost, counted twice?"),
         ("load", _load, "the ticket rush: load it, audit it, say the verdict"),
+        ("bench", _bench, "how many reservations a second the whole stack carries, and what each one costs"),
     ):
         add(name, run, text, add_help=False).add_argument("rest", nargs=argparse.REMAINDER)
     return parser
@@ -177,8 +203,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. 2 for a wrong command line or a wrong setting."""
     words = list(sys.argv[1:] if argv is None else argv)
-    # argparse keeps options that stand first out of REMAINDER, so what these two get is cut off by hand.
-    rest = words[1:] if words[:1] in (["audit"], ["load"]) else None
+    # argparse keeps options that stand first out of REMAINDER, so what these get is cut off by hand.
+    rest = words[1:] if words[:1] in (["audit"], ["load"], ["bench"]) else None
     arguments = _parser().parse_args(words[:1] if rest is not None else words)
     arguments.rest = rest
     run: Command = arguments.run
