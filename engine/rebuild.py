@@ -60,12 +60,20 @@ class CellBuilder:
         self._run = run
         self._settings = settings
         self._token = ""
+        self._has_left_overs = True
 
     async def begin(self, epoch: int) -> None:
         """Make void what any older rebuild still sends.
 
+        Who means to rebuild holds the lock on the cell's row: nobody else begins in the middle of this.
         Raises BuildVoid when the cell is open, or a rebuild for a later epoch has begun.
         """
+        keys = self._keys
+        # Whatever Redis has of a cell, `sale` or the token is there too: one script puts each in the place of
+        # the other, and the token is the last to go. The other keys are for a cell whose `sale` somebody
+        # deleted by hand. Asked before the token is written, which says that there may be something.
+        fixed = (keys.sale, keys.build, keys.ledger, keys.buyers, keys.deadlines)
+        self._has_left_overs = bool(await self._client.exists(*fixed))
         self._token = f"{epoch}-{secrets.token_hex(16)}"
         await self._call("build_begin", [self._keys.sale, self._keys.build], self._token)
 
@@ -86,6 +94,9 @@ class CellBuilder:
 
     async def wipe(self) -> None:
         """Remove all that Redis has of the cell, but for the token."""
+        if not self._has_left_overs:
+            # SCAN would look at every key of the node.
+            return
         found: list[bytes] = []
         async for key in self._client.scan_iter(match=self._keys.prefix + "*", count=SCAN_COUNT):
             if key.decode() != self._keys.build:

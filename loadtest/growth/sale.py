@@ -98,13 +98,6 @@ async def insert_sales(
     return sales
 
 
-class _FirstBuilder(CellBuilder):
-    """Builds a cell on a server that never had it: there is nothing to look for and to remove."""
-
-    async def wipe(self) -> None:
-        """Nothing."""
-
-
 async def open_sales(stores: Stores, sales: list[Sale], *, epoch: int) -> None:
     """Put the cells of these events into an empty Redis."""
 
@@ -114,7 +107,7 @@ async def open_sales(stores: Stores, sales: list[Sale], *, epoch: int) -> None:
         try:
             run = script_runner(client, stores.scripts)
             for sale in some:
-                builder = _FirstBuilder(sale.cell_id, connection, client, run, stores.settings)
+                builder = CellBuilder(sale.cell_id, connection, client, run, stores.settings)
                 await builder.begin(epoch)
                 await builder.rebuild(sale.event_id, epoch)
         finally:

@@ -2,7 +2,8 @@
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -147,6 +148,75 @@ async def test_an_older_rebuild_is_told_that_a_newer_has_begun(
     with pytest.raises(BuildVoid):
         await builder.rebuild(event.id, 2)
     assert cell.dump() == before
+
+
+@pytest.mark.parametrize("wiped_keys", [0, 1, 30])
+async def test_what_a_rebuild_that_died_has_left_is_removed_by_the_next(
+    database: asyncpg.Connection,
+    redis_client: redis.asyncio.Redis,
+    cell: Cell,
+    event: Event,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    wiped_keys: int,
+) -> None:
+    """Nothing was carried to Postgres: none of these bookings may be there in the end."""
+    monkeypatch.setattr("engine.rebuild.SCAN_COUNT", 1)
+    live_through(cell, random.Random(5), 150, rejects=())
+    run = script_runner(redis_client, product_scripts())
+    calls = 0
+
+    async def run_and_die(name: str, keys: Sequence[str | bytes], *arguments: str | int) -> Any:
+        nonlocal calls
+        calls += name == "build_wipe"
+        if calls > wiped_keys:
+            raise ConnectionError
+        return await run(name, keys, *arguments)
+
+    cell.fence()
+    dying = CellBuilder(event.cell_id, database, redis_client, run_and_die, settings)
+    await dying.begin(2)
+    with pytest.raises(ConnectionError):
+        await dying.rebuild(event.id, 2)
+    # SCAN may come upon these before all others.
+    cell.client.delete(cell.keys.buyers, cell.keys.deadlines, cell.keys.ledger)
+    assert bookings_in(cell)
+    builder = CellBuilder(event.cell_id, database, redis_client, run, settings)
+    await builder.begin(3)
+    await builder.rebuild(event.id, 3)
+    assert not bookings_in(cell)
+
+
+def bookings_in(cell: Cell) -> list[str]:
+    return [name for name in cell.dump() if name.startswith("booking:")]
+
+
+async def scans(client: redis.asyncio.Redis) -> int:
+    stats = await client.info("commandstats")
+    return int(stats.get("cmdstat_scan", {"calls": 0})["calls"])
+
+
+async def test_a_cell_that_redis_never_had_is_opened_without_a_look_at_every_key(
+    redis_client: redis.asyncio.Redis, cell: Cell, event: Event, builder: CellBuilder
+) -> None:
+    cell.remove()
+    before = await scans(redis_client)
+    await builder.begin(2)
+    await builder.rebuild(event.id, 2)
+    assert await scans(redis_client) == before
+    assert cell.dump()["sale"]["epoch"] == "2"
+
+
+@pytest.mark.parametrize("kept", ["buyers", "deadlines", "ledger"])
+async def test_a_cell_whose_sale_was_deleted_by_hand_is_looked_through(
+    cell: Cell, event: Event, builder: CellBuilder, kept: str
+) -> None:
+    live_through(cell, random.Random(5), 150, rejects=())
+    fixed = {"sale", "buyers", "deadlines", "ledger"}
+    cell.client.delete(*[getattr(cell.keys, name) for name in fixed - {kept}])
+    await builder.begin(2)
+    await builder.rebuild(event.id, 2)
+    assert not bookings_in(cell)
 
 
 async def test_a_cell_that_is_taken_out_leaves_nothing(cell: Cell, builder: CellBuilder) -> None:
