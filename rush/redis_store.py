@@ -107,8 +107,9 @@ class RedisStore:
             'save ""',
             "appendonly yes",
             "appendfsync always",
-            # A rewrite forks and copies everything. From 64 MB on, the default, a rush would set off several.
-            "auto-aof-rewrite-min-size 512mb",
+            # A rewrite takes a core for seconds, which a rush on few cores has not got: from 64 MB on, the
+            # default, it would set off several. A million reservations fit; read back in about 12 s.
+            "auto-aof-rewrite-min-size 1gb",
             # The last command may have been cut by a crash: what was answered stands before it.
             "aof-load-truncated yes",
             "maxmemory-policy noeviction",
