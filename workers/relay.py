@@ -41,6 +41,7 @@ _lag = gauge("relay_lag_entries")
 
 BLOCK_MS = 100
 CELLS_INTERVAL_S = 1.0
+CELLS_PER_SECOND_MAX = 2_000
 SHARDS_INTERVAL_S = 2.0
 RETURN_INTERVAL_S = 5.0
 LAG_INTERVAL_S = 1.0
@@ -49,8 +50,10 @@ REJECTED_SHOWN_MAX = 5
 FEW_CELLS_MAX = 100
 """So many cells are read every time, however quiet they are."""
 QUIET_AFTER_S = 10.0
-QUIET_INTERVAL_S = 0.5
+QUIET_INTERVAL_S = 0.25
 """With more, one in which nothing has happened for a while is looked at only so often."""
+QUIET_SLICE_CELLS_MAX = 1_000
+"""One look is at so many: Redis serves others in between."""
 COMMITS_MAX = 4
 """Cells that are committed at the same time."""
 PAUSE_PER_ENTRY_S = 0.0005
@@ -81,7 +84,9 @@ class Relay:
         self._lease = lease
         self._shards: set[int] = set()
         self._cells: dict[str, _Cell] = {}
-        self._next_s = dict.fromkeys(("cells", "shards", "return", "lag", "trim", "all"), 0.0)
+        self._busy: dict[str, _Cell] = {}
+        """Those of them that are read every time."""
+        self._next_s = dict.fromkeys(("cells", "shards", "return", "lag", "trim", "busy"), 0.0)
         self._commits = asyncio.Semaphore(COMMITS_MAX)
         self._reader = open_redis(stores.settings)
         # The replies as they come: redis-py would make a dict of every entry and of every line of INFO.
@@ -106,8 +111,10 @@ class Relay:
         """Carry one batch of each cell that has something; the number of entries."""
         if self._is_time("shards", SHARDS_INTERVAL_S):
             await self._take_shards()
-        if self._is_time("cells", CELLS_INTERVAL_S):
+        if self._is_time("cells", max(CELLS_INTERVAL_S, len(self._cells) / CELLS_PER_SECOND_MAX)):
             await self._refresh_cells()
+        if self._is_time("busy", QUIET_INTERVAL_S):
+            await self._find_busy_cells()
         if self._is_time("return", RETURN_INTERVAL_S):
             await self._return_seats()
         if self._is_time("lag", LAG_INTERVAL_S):
@@ -115,14 +122,13 @@ class Relay:
         if self._is_time("trim", TRIM_INTERVAL_S):
             await self._trim()
         await asyncio.sleep(max(0.0, self._read_again_s - time.monotonic()))
-        cells = self._cells_to_read()
-        if not cells:
+        if not self._busy:
             await asyncio.sleep(BLOCK_MS / 1000)
             return 0
         began_s = time.monotonic()
-        streams, replid = await self._read(cells)
+        streams, replid = await self._read()
         counts = await asyncio.gather(
-            *[self._carry(self._cells[key.decode()], entries, replid) for key, entries in streams]
+            *[self._carry(self._busy[key.decode()], entries, replid) for key, entries in streams]
         )
         if max(counts, default=0) < self._stores.settings.relay_batch_entries_max:
             self._read_again_s = began_s + min(PAUSE_MAX_S, sum(counts) * PAUSE_PER_ENTRY_S)
@@ -141,25 +147,28 @@ class Relay:
             taken = await self._lease.take(RELAY_LOCKS, free)
             if taken:
                 log.info("the relay takes %d of %d shards", len(taken), self._stores.settings.relay_shards)
+                self.wake()
             self._shards.update(taken)
 
     async def _refresh_cells(self) -> None:
         """Learn of new, reopened and closed cells."""
         rows = [row async for row in queries.open_cells(self._stores.pool)]
+        # A new sale begins with a rush; which of the older ones are busy, the next look finds out.
+        busy_s = time.monotonic() if self._cells else 0.0
         seen = set()
         for row in rows:
             if row["event_ref"] % self._stores.settings.relay_shards in self._shards:
                 cell_id = CellId(row["event_ref"], row["cell"])
-                seen.add(CellKeys(cell_id).ledger)
-                self._learn(cell_id, Position(row["epoch"], row["seq"]), row["replid"])
+                seen.add(self._learn(cell_id, Position(row["epoch"], row["seq"]), row["replid"], busy_s))
         for key in self._cells.keys() - seen:
             del self._cells[key]
+        self._next_s["busy"] = 0.0
 
-    def _learn(self, cell_id: CellId, offset: Position, replid: str | None) -> None:
+    def _learn(self, cell_id: CellId, offset: Position, replid: str | None, busy_s: float) -> str:
+        """Remember what Postgres says of a cell; the key of its ledger."""
         cell_keys = CellKeys(cell_id)
         cell = self._cells.get(cell_keys.ledger)
         if cell is None:
-            busy_s = time.monotonic()
             cell = _Cell(
                 id=cell_id, keys=cell_keys, offset=offset, replid=replid, history=deque(), busy_s=busy_s
             )
@@ -167,19 +176,25 @@ class Relay:
         elif offset > cell.offset or offset.epoch != cell.offset.epoch:
             cell.offset = offset
         cell.replid = replid
+        return cell_keys.ledger
 
-    def _cells_to_read(self) -> list[_Cell]:
-        """All cells, or those that were busy lately: asking ten thousand each time would cost too much."""
-        cells = list(self._cells.values())
-        if len(cells) <= FEW_CELLS_MAX or self._is_time("all", QUIET_INTERVAL_S):
-            return cells
+    async def _find_busy_cells(self) -> None:
+        """A few cells are all read every time; of many, only those in which something has happened lately."""
         busy_since_s = time.monotonic() - QUIET_AFTER_S
-        return [cell for cell in cells if cell.busy_s >= busy_since_s]
+        is_few = len(self._cells) <= FEW_CELLS_MAX
+        self._busy = {key: cell for key, cell in self._cells.items() if is_few or cell.busy_s >= busy_since_s}
+        quiet = [key for key in self._cells if key not in self._busy]
+        for first in range(0, len(quiet), QUIET_SLICE_CELLS_MAX):
+            keys = quiet[first : first + QUIET_SLICE_CELLS_MAX]
+            offsets = [str(self._cells[key].offset) for key in keys]
+            # Not over redis-py, which packs a command of thousands of words ten times slower.
+            streams = await self._stores.line.call("XREAD", "COUNT", 1, "STREAMS", *keys, *offsets)
+            self._busy |= {key.decode(): self._cells[key.decode()] for key, _ in streams or []}
 
-    async def _read(self, cells: list[_Cell]) -> tuple[list[Any], str]:
-        """The next entries of the cells, and who the node was when it had answered."""
+    async def _read(self) -> tuple[list[Any], str]:
+        """The next entries of the busy cells, and who the node was when it had answered."""
         pipeline = self._reader.pipeline(transaction=False)
-        offsets: dict[Any, Any] = {cell.keys.ledger: str(cell.offset) for cell in cells}
+        offsets: dict[Any, Any] = {key: str(cell.offset) for key, cell in self._busy.items()}
         pipeline.xread(offsets, count=self._stores.settings.relay_batch_entries_max, block=BLOCK_MS)
         pipeline.info("replication")
         streams, replid = await pipeline.execute()
@@ -296,9 +311,9 @@ class Relay:
                 await self._give_back(cell.keys, row["booking_id"])
 
     async def _measure_lag(self) -> None:
-        """How many entries Postgres is behind, over all cells of this relay."""
+        """How many entries Postgres is behind, over all cells of this relay: a quiet one is at its end."""
         pipeline = self._stores.redis.pipeline(transaction=False)
-        cells = list(self._cells.values())
+        cells = list(self._busy.values())
         for cell in cells:
             pipeline.hmget(cell.keys.sale, "epoch", "seq")
         lag = 0
