@@ -27,6 +27,8 @@ _holds_expired = counter("holds_expired_total")
 CELLS_INTERVAL_S = 1.0
 PAUSE_MAX_S = 5.0
 """An organizer may shorten the hold time meanwhile."""
+IDLE_CELLS_PER_SECOND_MAX = 500
+"""With many cells, one in which nothing falls due is asked less often than that."""
 NOT_OPEN_PAUSE_S = 0.5
 IDLE_S = 0.05
 CALLS_MAX = 50
@@ -80,7 +82,8 @@ class Expiry:
         if taken_back:
             _holds_expired.inc(taken_back)
         wait_ms = min(hold_ttl_ms, next_due_at_ms - now_ms if next_due_at_ms else hold_ttl_ms)
-        return taken_back, min(max(wait_ms, 0) / 1000, PAUSE_MAX_S)
+        pause_max_s = max(PAUSE_MAX_S, len(self._cells) / IDLE_CELLS_PER_SECOND_MAX)
+        return taken_back, min(max(wait_ms, 0) / 1000, pause_max_s)
 
 
 async def run(stores: Stores, stop: asyncio.Event) -> None:
