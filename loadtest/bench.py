@@ -247,7 +247,7 @@ def _findings(report: Report) -> list[str]:
 
 async def _measure(options: argparse.Namespace, folder: Path) -> BenchReport:
     _say("Starting a complete Ticket Rush on a fresh data folder.")
-    words = ["--gateways", str(options.gateways), "--relay-apart"]
+    words = ["--gateways", str(options.gateways)]
     async with own_stack(folder / "stack.log", *words) as own:
         return await Bench(options, folder, own).run()
 

@@ -68,6 +68,8 @@ def _ours(
     settings: Settings,
     metrics: Path | None,
     is_ready: Callable[[], bool] | None = None,
+    *,
+    is_background: bool = False,
 ) -> Child:
     environment = child_environment(settings)
     if metrics is not None:
@@ -78,7 +80,9 @@ def _ours(
 
     return Child(
         name=name,
-        command=lambda: launched([sys.executable, "-m", "rush", *arguments, "--as", name]),
+        command=lambda: launched(
+            [sys.executable, "-m", "rush", *arguments, "--as", name], is_background=is_background
+        ),
         environment=environment,
         stop_timeout_s=PROCESS_STOP_TIMEOUT_S,
         is_ready=ask,
@@ -102,16 +106,16 @@ def gateway_children(settings: Settings, metrics: Path | None) -> list[Child]:
     ]
 
 
-def workers_children(
-    settings: Settings, metrics: Path | None, *, is_relay_apart: bool = False
-) -> list[Child]:
-    """All workers: in one process, or the relay in one of its own and the others in another."""
-    if not is_relay_apart:
-        return [_ours("workers", ["work"], settings, metrics)]
+def workers_children(settings: Settings, metrics: Path | None) -> list[Child]:
+    """All workers: the relay, and the others in a process together.
+
+    The relay is behind those that buyers wait for, as the database is: what it carries in bursts, a reserve
+    would otherwise wait for.
+    """
     from workers.runner import WORKERS
 
     others = [name for name in WORKERS if name != "relay"]
     return [
-        _ours("relay", ["work", "relay"], settings, metrics),
+        _ours("relay", ["work", "relay"], settings, metrics, is_background=True),
         _ours("workers", ["work", *others], settings, metrics),
     ]

@@ -40,14 +40,7 @@ def _up(arguments: argparse.Namespace) -> int:
     console = Console()
     set_up_logs(settings.log_level, stream=console.as_stream("rush"))
     try:
-        asyncio.run(
-            up(
-                settings,
-                console,
-                has_demo=not arguments.no_demo,
-                is_relay_apart=arguments.relay_apart,
-            )
-        )
+        asyncio.run(up(settings, console, has_demo=not arguments.no_demo))
     except UpError as error:
         return _fail(str(error), EXIT_FAILED)
     return 0
@@ -169,7 +162,6 @@ def _parser() -> argparse.ArgumentParser:
         "--gateways", type=_count, metavar="N", help="gateway processes (RUSH_GATEWAY_PROCESSES, 1)"
     )
     up.add_argument("--no-demo", action="store_true", help="no demo accounts and no demo event")
-    up.add_argument("--relay-apart", action="store_true", help="the relay in a process of its own")
 
     serve = add("serve", _serve, "run gateways: the HTTP API")
     serve.add_argument("--host", help="address to listen on (RUSH_HOST, 127.0.0.1)")

@@ -6,6 +6,7 @@ the kernel frees when the last process that holds it is gone), and a user that P
 """
 
 import argparse
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -117,6 +118,14 @@ def _die_with(parent: int, number: int) -> None:
         raise SystemExit(EXIT_CANNOT_START)
 
 
+def _let_others_go_first(nice: int) -> None:
+    os.nice(nice)
+    # Where Linux shares the processor out by sessions first, a session of its own has a niceness of its own.
+    if os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(nice), encoding="ascii")
+
+
 def main() -> None:
     """Parse, set up, become the command. Exit status 3 and one line on stderr when that cannot be."""
     parser = argparse.ArgumentParser(prog="launch", description=__doc__)
@@ -125,6 +134,7 @@ def main() -> None:
     parser.add_argument("--lock", type=Path, help="file that only one running command may hold")
     parser.add_argument("--lock-wait-s", type=float, default=10.0)
     parser.add_argument("--leave-root", type=Path, metavar="FOLDER", help="do not run as root; own FOLDER")
+    parser.add_argument("--nice", type=int, default=0, help="let others go first, by so much (0 to 19)")
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
     try:
@@ -132,6 +142,8 @@ def main() -> None:
             _take_lock(arguments.lock, arguments.lock_wait_s)
         if arguments.leave_root:
             _leave_root(arguments.leave_root)
+        if arguments.nice:
+            _let_others_go_first(arguments.nice)
         # Last, for a change of user would clear it.
         _die_with(arguments.parent, signal.Signals[arguments.death_signal])
         os.execvp(arguments.command[0], arguments.command)

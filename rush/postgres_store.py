@@ -182,6 +182,7 @@ class PostgresStore:
             death_signal=self.stop_signal,
             lock=self.folder.with_name(self.folder.name + ".lock"),
             leave_root=self.folder,
+            is_background=True,
         )
 
     def answers(self) -> bool:

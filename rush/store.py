@@ -13,6 +13,8 @@ _LAUNCHER = Path(__file__).with_name("launch.py")
 _PORT_FIRST = 20_000
 _EPHEMERAL_FIRST = 32_768
 _PORT_TRIES_MAX = 200
+BACKGROUND_NICE = 5
+"""A third of the others' share of a processor that everybody wants: enough to keep up with a rush."""
 
 
 class StoreError(Exception):
@@ -125,11 +127,17 @@ def launched(
     death_signal: str = "SIGKILL",
     lock: Path | None = None,
     leave_root: Path | None = None,
+    is_background: bool = False,
 ) -> list[str]:
-    """The command line that starts `command` so that it ends with this process (see launch.py)."""
+    """The command line that starts `command` so that it ends with this process (see launch.py).
+
+    In the background it gets the processor when those that buyers wait for leave it some.
+    """
     options = ["--parent", str(os.getpid()), "--death-signal", death_signal]
     if lock is not None:
         options += ["--lock", str(lock)]
     if leave_root is not None:
         options += ["--leave-root", str(leave_root)]
+    if is_background:
+        options += ["--nice", str(BACKGROUND_NICE)]
     return [sys.executable, "-I", "-S", str(_LAUNCHER), *options, "--", *command]

@@ -41,13 +41,10 @@ def up_settings(*, port: int | None = None, gateways: int | None = None) -> Sett
 class Up:
     """One run: brings everything up in order, and down in the opposite one."""
 
-    def __init__(
-        self, settings: Settings, console: Console, *, has_demo: bool = True, is_relay_apart: bool = False
-    ) -> None:
+    def __init__(self, settings: Settings, console: Console, *, has_demo: bool = True) -> None:
         self._settings = settings
         self._console = console
         self._has_demo = has_demo
-        self._is_relay_apart = is_relay_apart
         self._supervisor = Supervisor(console)
         self._groups: list[list[str]] = []
         self._hurry = asyncio.Event()
@@ -87,7 +84,7 @@ class Up:
         write_private(folder / RUNNING_FILE, running_text(settings))
         await migrate(settings)
         metrics = fresh_metrics_folder(folder)
-        await self._start(*workers_children(settings, metrics, is_relay_apart=self._is_relay_apart))
+        await self._start(*workers_children(settings, metrics))
         await self._start(*gateway_children(settings, metrics))
         demo = await make_demo(settings) if self._has_demo else None
         await self._tell(settings, demo)
@@ -164,16 +161,14 @@ def _require_port(settings: Settings) -> None:
         )
 
 
-async def up(
-    settings: Settings, console: Console, *, has_demo: bool = True, is_relay_apart: bool = False
-) -> None:
+async def up(settings: Settings, console: Console, *, has_demo: bool = True) -> None:
     """Run until SIGINT, SIGTERM or SIGHUP; raises UpError, with nothing left running."""
     if settings.port == 0:
         settings = msgspec.structs.replace(settings, port=free_port())
     try:
         with sole_use(Path(settings.data_dir)):
             _require_port(settings)
-            this = Up(settings, console, has_demo=has_demo, is_relay_apart=is_relay_apart)
+            this = Up(settings, console, has_demo=has_demo)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.add_signal_handler(number, this.ask_to_stop)

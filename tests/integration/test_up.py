@@ -194,7 +194,8 @@ def test_whoever_is_killed_comes_back_and_selling_goes_on(start: Callable[..., R
     token = running.login()
     for word, name in (
         ("rush serve", "gateway-"),
-        ("rush work", "workers"),
+        ("rush work relay", "relay"),
+        ("rush work recovery", "workers"),
         ("valkey-server", "redis"),
         ("bin/postgres", "postgres"),
     ):

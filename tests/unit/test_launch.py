@@ -10,7 +10,15 @@ import pytest
 
 from rush.postgres_store import PostgresStore
 from rush.state import InUseError, sole_use
-from rush.store import StoreError, free_port, is_port_free, launched, remembered_port, remembered_secret
+from rush.store import (
+    BACKGROUND_NICE,
+    StoreError,
+    free_port,
+    is_port_free,
+    launched,
+    remembered_port,
+    remembered_secret,
+)
 
 SLEEP = [sys.executable, "-I", "-S", "-c", "import time; print('up', flush=True); time.sleep(60)"]
 
@@ -46,6 +54,19 @@ def test_a_command_that_does_not_exist_is_one_line() -> None:
     assert done.returncode == 3
     assert done.stderr.startswith("cannot start /no/such/server: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_runs_in_the_background_lets_others_go_first() -> None:
+    group = Path("/proc/self/autogroup")
+    code = "import os; print(os.nice(0)); print(open('/proc/self/autogroup').read())"
+    command = launched([sys.executable, "-I", "-S", "-c", code], is_background=True)
+    ran = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=10, start_new_session=True
+    )
+    nice, *in_group = ran.stdout.splitlines()
+    assert int(nice) == min(19, os.nice(0) + BACKGROUND_NICE)
+    if group.exists():
+        assert in_group[0].endswith(f"nice {BACKGROUND_NICE}")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to leave")
