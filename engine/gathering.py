@@ -1,4 +1,5 @@
-"""Reservations of one loop tick, gathered: those of one cell go to Redis in as few script calls as possible.
+"""Reservations of one loop tick, gathered: those of one cell go to Redis in as few script calls as possible,
+each as soon as it is full.
 
 What many requests of a rush have in common (the cell, its clock, the zones) is read and written once a call
 instead of once a request. Each request has its own answer all the same, and its own failure.
@@ -54,7 +55,7 @@ class Gathering:
         self._waiting = 0
 
     def add(self, keys: CellKeys, request: Request) -> None:
-        """Send a request with all others of this tick. It is answered `[status, at, ...]` of lua/reserve.lua,
+        """Send a request with others of this tick. It is answered `[status, at, ...]` of lua/reserve.lua,
         or what a future of `HotLine.call` fails with, or ScriptFailed.
 
         Raises StoreUnavailable when not connected and Overloaded when too many wait for an answer.
@@ -71,12 +72,16 @@ class Gathering:
             self._fresh[keys] = [request]
         else:
             of_cell.append(request)
+            if len(of_cell) == GATHERED_MAX:
+                # Redis works on these while others are still being read.
+                del self._fresh[keys]
+                self._call(keys, of_cell)
+                self._line.flush()
 
     def _send(self) -> None:
         fresh, self._fresh = self._fresh, {}
         for keys, requests in fresh.items():
-            for first in range(0, len(requests), GATHERED_MAX):
-                self._call(keys, requests[first : first + GATHERED_MAX])
+            self._call(keys, requests)
         self._line.flush()
 
     def _call(self, keys: CellKeys, requests: list[Request]) -> None:

@@ -125,8 +125,8 @@ class Reserving:
         self._gathering = Gathering(stores, rate_interval_ms, settings.reserve_burst)
 
     def ask(self, wish: Wish, user_id: UUID, idempotency_key: str | None, replied: Replied) -> bool:
-        """Send it with all others of this loop tick, and have `replied` called later; False, and nothing is
-        sent, where this process has not met the cell yet.
+        """Send it with others of this loop tick, and have `replied` called, mostly later; False, and nothing
+        is sent, where this process has not met the cell yet.
 
         Raises StoreUnavailable and Overloaded; `replied` is told what Gathering.add says.
         """

@@ -127,6 +127,16 @@ async def test_a_call_takes_so_many_and_no_more_and_each_cell_has_its_own(line: 
     assert len(await asyncio.gather(*futures)) == GATHERED_MAX + 2
 
 
+async def test_a_full_call_does_not_wait_for_the_end_of_the_tick(line: Line, ask: Ask) -> None:
+    ask(GATHERED_MAX - 1)
+    assert line.calls == []
+    ask(1)
+    assert len(line.calls) == line.flushed == 1
+    ask(1)
+    await turn()
+    assert [arguments[3 + arguments[2]] for arguments, _ in line.calls] == [GATHERED_MAX, 1]
+
+
 @pytest.mark.parametrize("error", [OutcomeUnknown(), StoreUnavailable(), Fenced()])
 async def test_what_happens_to_a_call_happens_to_each_of_its_requests(
     line: Line, ask: Ask, error: Exception
