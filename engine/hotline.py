@@ -1,4 +1,4 @@
-"""The hot line: one multiplexed connection to Redis, every call of a loop tick in one write.
+"""The hot line: one multiplexed connection to Redis, the calls of a loop tick in one write.
 
 It does what the hot path needs and nothing else: pipelining without a pipeline object, replies in
 order, a bound on what is in flight, a deadline, and honesty about what it does not know. A call is
@@ -90,7 +90,7 @@ class HotLine:
         Raises StoreUnavailable when not connected and Overloaded when too much is in flight. The
         future fails with OutcomeUnknown when the command was written and no reply came (in time),
         StoreUnavailable when it was not written or Redis refused it untouched, Fenced on NOSCRIPT,
-        and RedisReplyError on any other error reply. Cancelled before the tick ends, the command
+        and RedisReplyError on any other error reply. Cancelled before it is written, the command
         is not sent; later, its reply is dropped.
         """
         link = self._link
@@ -101,8 +101,11 @@ class HotLine:
         return link.submit(pack(args))
 
     def flush(self) -> None:
-        """Write what this tick has brought so far now, without waiting for the tick's end."""
-        if self._link is not None:
+        """Write what this tick has brought so far now, without waiting for the tick's end.
+
+        With replicas it does wait: each batch costs a round trip to them, so there is one a tick.
+        """
+        if self._link is not None and not self._replicas_min:
             self._link.flush()
 
     def link_lost(self, link: RedisLink, reason: str) -> None:

@@ -159,16 +159,17 @@ class RedisLink(asyncio.Protocol):
         if self._timer is None:
             self._arm(now + self._timeout_s)
         transport.write(b"".join(packed))
-        if transport.get_write_buffer_size() > WRITE_BUFFER_BYTES_MAX:
-            self.refusing = True
 
     # Callbacks of the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)
-        # What is over the limit uvloop writes at once, not only when it has read all that it can.
-        self._transport.set_write_buffer_limits(high=0)
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+
+    def pause_writing(self) -> None:
+        """Redis or the network is slower than our callers."""
+        self.refusing = True
 
     def resume_writing(self) -> None:
         """The write buffer has drained."""

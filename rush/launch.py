@@ -140,10 +140,11 @@ def main() -> None:
     try:
         if arguments.lock:
             _take_lock(arguments.lock, arguments.lock_wait_s)
-        if arguments.leave_root:
-            _leave_root(arguments.leave_root)
+        # Before a change of user, after which the session's niceness would be somebody else's.
         if arguments.nice:
             _let_others_go_first(arguments.nice)
+        if arguments.leave_root:
+            _leave_root(arguments.leave_root)
         # Last, for a change of user would clear it.
         _die_with(arguments.parent, signal.Signals[arguments.death_signal])
         os.execvp(arguments.command[0], arguments.command)

@@ -20,6 +20,7 @@ import redis
 from engine.cells import OPENED_CHANNEL, RECOVERY_CHANNEL
 from engine.durability import announce
 from engine.errors import RushError
+from engine.hotline import HotLine, RedisReplyError
 from engine.ids import CellId
 from engine.keys import CellKeys, tag
 from engine.lease import RELAY_LOCKS, Lease
@@ -54,6 +55,7 @@ QUIET_INTERVAL_S = 0.25
 """With more, one in which nothing has happened for a while is looked at only so often."""
 QUIET_SLICE_CELLS_MAX = 1_000
 """One look is at so many: Redis serves others in between."""
+LOOK_TIMEOUT_MS = 5_000
 COMMITS_MAX = 4
 """Cells that are committed at the same time."""
 PAUSE_PER_ENTRY_S = 0.0005
@@ -92,6 +94,13 @@ class Relay:
         # The replies as they come: redis-py would make a dict of every entry and of every line of INFO.
         self._reader.set_response_callback("XREAD", _as_it_is)
         self._reader.set_response_callback("INFO", _replid_in)
+        # For what redis-py would pack ten times slower. Reading waits for no replica: a missing one must not
+        # keep from Postgres what the ledger has.
+        self._line = HotLine(
+            stores.settings.redis_url,
+            in_flight_max=stores.settings.hot_line_in_flight_max,
+            timeout_ms=LOOK_TIMEOUT_MS,
+        )
         self._connections: list[asyncpg.Connection] = []
         self._is_closed = False
         self._read_again_s = 0.0
@@ -100,6 +109,7 @@ class Relay:
         """Close what is this relay's own."""
         self._is_closed = True
         await self._reader.aclose()
+        await self._line.close()
         for connection in self._connections:
             connection.terminate()
 
@@ -184,11 +194,12 @@ class Relay:
         is_few = len(self._cells) <= FEW_CELLS_MAX
         self._busy = {key: cell for key, cell in self._cells.items() if is_few or cell.busy_s >= busy_since_s}
         quiet = [key for key in self._cells if key not in self._busy]
+        if quiet:
+            await self._line.start()
         for first in range(0, len(quiet), QUIET_SLICE_CELLS_MAX):
             keys = quiet[first : first + QUIET_SLICE_CELLS_MAX]
             offsets = [str(self._cells[key].offset) for key in keys]
-            # Not over redis-py, which packs a command of thousands of words ten times slower.
-            streams = await self._stores.line.call("XREAD", "COUNT", 1, "STREAMS", *keys, *offsets)
+            streams = await self._line.call("XREAD", "COUNT", 1, "STREAMS", *keys, *offsets)
             self._busy |= {key.decode(): self._cells[key.decode()] for key, _ in streams or []}
 
     async def _read(self) -> tuple[list[Any], str]:
@@ -355,5 +366,5 @@ async def run(stores: Stores, stop: asyncio.Event) -> None:
                 while not stop.is_set() and not lease.is_lost:
                     await relay.step()
                     backoff.succeeded()
-        except (*POSTGRES_ERRORS, redis.RedisError, RushError) as error:
+        except (*POSTGRES_ERRORS, redis.RedisError, RedisReplyError, RushError) as error:
             await sleep_unless(stop, backoff.failed(error))

@@ -209,6 +209,19 @@ async def test_a_cell_in_which_nothing_happened_for_long_is_still_carried(
     assert await differences(rig, quiet) == []
 
 
+async def test_a_missing_replica_keeps_nothing_from_postgres(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "FEW_CELLS_MAX", 0)
+    monkeypatch.setattr(relay, "QUIET_AFTER_S", -1.0)
+    rig.work("recovery")
+    gateway = await rig.gateway()
+    event = await rig.sale()
+    answer = await gateway.reserve(uuid4(), event.items(), None)
+    rig.work("relay", settings=changed(rig.settings, redis_replicas_min=1))
+    assert (await confirm_patiently(gateway, answer)).booking.durable
+
+
 async def test_of_many_cells_only_the_busy_are_asked_every_time(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,17 @@ async def test_one_wait_closes_every_batch_and_ends_before_its_calls_time_out(
     assert line.in_flight == 0
 
 
+async def test_a_flush_before_the_end_of_the_tick_costs_no_wait_of_its_own(
+    server: ScriptedRedis, connect: Connect
+) -> None:
+    server.answer = lambda command: b":2\r\n"
+    line = await connect(replicas_min=2)
+    first = line.call("X", 0)
+    line.flush()
+    await asyncio.gather(first, line.call("X", 1))
+    assert server.commands == [[b"X", b"0"], [b"X", b"1"], WAIT]
+
+
 async def test_a_batch_is_not_answered_before_its_wait(server: ScriptedRedis, connect: Connect) -> None:
     line = await connect(replicas_min=2)
     first = [line.call("X", number) for number in range(2)]
