@@ -203,7 +203,12 @@ MUTATIONS = (
         "        by_user[user] = known",
         "",
     ),
-    Mutation("a call forgets where the ledger stands", "lib/hold.lua", "    cell.save(sale)", ""),
+    Mutation(
+        "a call forgets where the ledger stands",
+        "lib/hold.lua",
+        "    deadlines.save(keys.deadlines)\n    cell.save(sale)",
+        "    deadlines.save(keys.deadlines)",
+    ),
     Mutation("a call forgets its deadlines", "lib/hold.lua", "    deadlines.save(keys.deadlines)", ""),
     Mutation("a call forgets its zones", "lib/hold.lua", "    zone.save()", ""),
     Mutation("planned seats stay planned", "lib/take_back.lua", "            item.zone.planned = 0", ""),
