@@ -13,13 +13,11 @@ from gevent.event import AsyncResult  # type: ignore[import-untyped]
 from locust import LoadTestShape, User, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
-from locust.runners import MasterRunner, WorkerRunner
 
+from loadtest.finish import Finish, process_of
 from loadtest.hot_crowd import HotCrowd
 from loadtest.hot_plan import HotPlan, load_hot_plan
 from loadtest.hot_stats import LocustReport
-
-DONE_MESSAGE = "hot_done"
 
 
 class HotUser(User):
@@ -42,7 +40,7 @@ class HotShape(LoadTestShape):
         """How many users Locust is to have now; None ends the run."""
         plan = _state.plan
         seconds: float = self.get_run_time()  # type: ignore[no-untyped-call]
-        if _state.done >= plan.processes or seconds > plan.bound_s:
+        if _state.finish.count >= plan.processes or seconds > plan.bound_s:
             return None
         users = plan.connections * plan.processes
         return users, float(users)
@@ -52,9 +50,9 @@ class _State:
     """Of this process."""
 
     plan: HotPlan
-    done = 0
 
     def __init__(self) -> None:
+        self.finish = Finish()
         self._crowd: AsyncResult[HotCrowd] | None = None
 
     def crowd(self, environment: Environment) -> HotCrowd:
@@ -66,17 +64,12 @@ class _State:
         return crowd
 
     def _run(self, made: "AsyncResult[HotCrowd]", environment: Environment) -> None:
-        runner = environment.runner
-        process = runner.worker_index if isinstance(runner, WorkerRunner) else 0
         try:
-            crowd = HotCrowd(self.plan, process, LocustReport(environment))
+            crowd = HotCrowd(self.plan, process_of(environment), LocustReport(environment))
             made.set(crowd)
             crowd.run()
         finally:
-            if isinstance(runner, WorkerRunner):
-                runner.send_message(DONE_MESSAGE, None)
-            else:
-                self.done += 1
+            self.finish.tell(environment)
 
 
 _state = _State()
@@ -91,9 +84,4 @@ def _add_option(parser: LocustArgumentParser) -> None:
 def _prepare(environment: Environment, runner: Any = None, **_: Any) -> None:
     assert environment.parsed_options is not None
     _state.plan = load_hot_plan(Path(environment.parsed_options.hot_plan))
-    if isinstance(runner, MasterRunner):
-        runner.register_message(DONE_MESSAGE, _one_more)
-
-
-def _one_more(environment: Environment, msg: Any) -> None:
-    _state.done += 1
+    _state.finish.listen(runner)

@@ -22,6 +22,7 @@ from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from engine.tokens import TokenSigner
 from loadtest.arrivals import own_arrivals
+from loadtest.finish import Finish, process_of
 from loadtest.person import Person, Reply
 from loadtest.plan import Plan, load_plan
 from loadtest.told import NO_ANSWER, Answer, Beat, End, ToldWriter, told_path
@@ -35,7 +36,6 @@ BEAT_S = 0.25
 SPAWNS_IN_A_ROW_MAX = 50
 LAST_ANSWERS_S = 20.0
 """How long those who are under way at the end may take."""
-DONE_MESSAGE = "crowd_done"
 WANTED_HEADERS = ("x-ledger-seq", "idempotent-replayed", "retry-after")
 
 _NO_REPLY = (OSError, gevent.Timeout, HTTPConnectionClosed, HTTPParseError)
@@ -177,13 +177,8 @@ class CrowdUser(User):
         plan = _state.plan
         if not _state.is_started:
             _state.is_started = True
-            runner = self.environment.runner
-            process = runner.worker_index if isinstance(runner, WorkerRunner) else 0
-            Crowd(self.environment, plan, process).run()
-            if isinstance(runner, WorkerRunner):
-                runner.send_message(DONE_MESSAGE, None)
-            else:
-                _state.done += 1
+            Crowd(self.environment, plan, process_of(self.environment)).run()
+            _state.finish.tell(self.environment)
         gevent.sleep(1)
 
 
@@ -194,7 +189,7 @@ class RushShape(LoadTestShape):
         """How many users Locust is to have now; None ends the run."""
         plan = _state.plan
         seconds: float = self.get_run_time()  # type: ignore[no-untyped-call]
-        if _state.done >= plan.processes or seconds > plan.bound_s + 2 * LAST_ANSWERS_S:
+        if _state.finish.count >= plan.processes or seconds > plan.bound_s + 2 * LAST_ANSWERS_S:
             return None
         return plan.processes, float(plan.processes)
 
@@ -204,7 +199,9 @@ class _State:
 
     plan: Plan
     is_started = False
-    done = 0
+
+    def __init__(self) -> None:
+        self.finish = Finish()
 
 
 _state = _State()
@@ -219,10 +216,5 @@ def _add_option(parser: LocustArgumentParser) -> None:
 def _prepare(environment: Environment, runner: Any = None, **_: Any) -> None:
     assert environment.parsed_options is not None
     _state.plan = load_plan(Path(environment.parsed_options.plan))
-    if isinstance(runner, MasterRunner):
-        runner.register_message(DONE_MESSAGE, _one_more)
+    _state.finish.listen(runner)
     assert isinstance(runner, LocalRunner | MasterRunner | WorkerRunner)
-
-
-def _one_more(environment: Environment, msg: Any) -> None:
-    _state.done += 1

@@ -98,12 +98,6 @@ def request_duration(method: str, route: str) -> Histogram:
     return histogram("http_request_duration_seconds", method=method, route=route)
 
 
-@cache
-def reservation_failure(reason: str) -> Counter:
-    """The counter of one reason for which reservations are refused."""
-    return counter("booking_reservation_failures", reason=reason)
-
-
 def exposition() -> bytes:
     """All values in Prometheus' text format; reads files in multiprocess mode, so call it in a thread."""
     if values.ValueClass.__name__ == "MmapedValue":

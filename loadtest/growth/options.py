@@ -46,7 +46,6 @@ class Options(msgspec.Struct, frozen=True):
     time_max_s: float
     folder: Path
     page: Path | None
-    is_smoke: bool
 
     @property
     def rigs(self) -> list[RigPlan]:
@@ -121,5 +120,4 @@ def parse(argv: list[str]) -> Options:
         time_max_s=given.time_max,
         folder=given.out,
         page=given.page,
-        is_smoke=given.smoke,
     )

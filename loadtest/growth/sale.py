@@ -132,11 +132,6 @@ class Opener:
         await self._lifter.lift(self._node)
         return self._node.replid
 
-    @property
-    def backend_pid(self) -> int:
-        """The Postgres process at its service."""
-        return int(self._connection.get_server_pid())
-
     async def open(self, sale: Sale) -> None:
         """Open the cell of an event that was just published."""
         await self._lifter.recover_cell(sale.cell_id, self._node)

@@ -6,9 +6,8 @@ import msgspec
 import pytest
 
 from engine import ids
-from engine.booking import Booking, items_decoder
 from engine.ledger import Position
-from engine.reserving import Taken
+from engine.reserving import Taken, as_reserved
 from gateway.answers import BookingAnswer
 from gateway.granted import TEMPLATES_MAX, Granted, GrantedTemplates
 
@@ -25,23 +24,7 @@ def items(*quantities: int, price_minor: int = 4500) -> bytes:
 
 
 def encoded(booking_id: str, taken: Taken) -> bytes:
-    booking = Booking(
-        id=UUID(booking_id),
-        user_id=uuid4(),
-        event_id=ids.event_id_of(UUID(booking_id)),
-        status="reserved",
-        durable=False,
-        items=items_decoder.decode(taken.items),
-        quantity=int(taken.quantity),
-        total_minor=int(taken.total_minor),
-        currency=taken.currency.decode(),
-        created_at_ms=int(taken.created_at_ms),
-        expires_at_ms=int(taken.expires_at_ms),
-        confirmed_at_ms=None,
-        confirmation_code=None,
-        version=1,
-        position=Position(1, 1),
-    )
+    booking = as_reserved(UUID(booking_id), uuid4(), taken, Position(1, 1))
     return msgspec.json.encode(Granted(True, BookingAnswer.of(booking)))
 
 
