@@ -15,6 +15,7 @@ import asyncpg
 import msgspec
 
 from engine.errors import Conflict, NotFound, Unauthorized, ValidationFailed
+from engine.failpoints import failpoint
 from engine.passwords import PASSWORD_BYTES_MAX, PASSWORD_CHARACTERS_MIN, PasswordHasher
 from engine.sql import load_queries
 from engine.stores import Connection, Stores
@@ -70,9 +71,12 @@ class Accounts:
             row = await _queries.insert_user(
                 connection, email=email, password_hash=password_hash, full_name=full_name, role="user"
             )
+            failpoint("accounts.after_user")
             if row is None:
                 raise Conflict("There is an account with this e-mail already", details={"field": "email"})
-            return await self._new_family(connection, _account(row))
+            session = await self._new_family(connection, _account(row))
+        failpoint("accounts.after_registration")
+        return session
 
     async def ensure(self, email: str, password: str, full_name: str, role: Role) -> Account:
         """The account with this e-mail, opened in that role where there is none: for set-up only."""
@@ -93,13 +97,17 @@ class Accounts:
             raise Unauthorized("E-mail or password is wrong")
         async with self._pool.acquire() as connection, connection.transaction():
             await _queries.delete_expired_tokens(connection, user_id=row["id"])
-            return await self._new_family(connection, _account(row))
+            failpoint("accounts.after_forgetting")
+            session = await self._new_family(connection, _account(row))
+        failpoint("accounts.after_login")
+        return session
 
     async def refresh(self, refresh_token: str) -> Session:
         """Exchange a refresh token for a new pair; raises Unauthorized, and ends the family on a reuse."""
         token_hash = _hash(refresh_token)
         async with self._pool.acquire() as connection, connection.transaction():
             session = await self._rotate(connection, token_hash)
+        failpoint("accounts.after_refresh")
         # Raised behind the transaction: the end of a family is to be committed.
         if session is None:
             raise Unauthorized("This refresh token is not valid")
@@ -114,10 +122,13 @@ class Accounts:
             return None
         if token["is_used"] and not token["is_forgiven"]:
             await _queries.end_family(connection, family_id=token["family_id"])
+            failpoint("accounts.after_family")
             return None
         if not token["is_used"]:
             await _queries.mark_used(connection, token_hash=token_hash)
+            failpoint("accounts.after_use")
             await _queries.delete_expired_tokens(connection, user_id=owner["id"])
+            failpoint("accounts.after_cleaning")
         return await self._issue(connection, _account(owner), token["family_id"], token["generation"] + 1)
 
     async def logout(self, user_id: UUID, refresh_token: str) -> None:
@@ -125,12 +136,16 @@ class Accounts:
         async with self._pool.acquire() as connection, connection.transaction():
             await _queries.lock_user(connection, user_id=user_id)
             await _queries.end_family_of_token(connection, user_id=user_id, token_hash=_hash(refresh_token))
+            failpoint("accounts.after_tokens")
+        failpoint("accounts.after_logout")
 
     async def logout_all(self, user_id: UUID) -> None:
         """End every family of this user; access tokens live on until they expire."""
         async with self._pool.acquire() as connection, connection.transaction():
             await _queries.lock_user(connection, user_id=user_id)
             await _queries.end_all_families(connection, user_id=user_id)
+            failpoint("accounts.after_all_tokens")
+        failpoint("accounts.after_logout_everywhere")
 
     async def me(self, user_id: UUID) -> Account:
         """The account; raises NotFound for a user of another issuer."""
@@ -146,6 +161,7 @@ class Accounts:
         row = await _queries.update_full_name(
             self._pool, user_id=user_id, full_name=normal_full_name(full_name)
         )
+        failpoint("accounts.after_name")
         if row is None:
             raise NotFound("There is no account here for this token's user")
         return _account(row)
@@ -165,6 +181,7 @@ class Accounts:
             generation=generation,
             ttl_s=float(self._settings.refresh_token_ttl_s),
         )
+        failpoint("accounts.after_refresh_token")
         ttl_s = self._settings.access_token_ttl_s
         access_token = self._signer.sign(account.id, account.role, account.tenant_id, ttl_s=ttl_s)
         return Session(account, access_token, refresh_token, ttl_s)

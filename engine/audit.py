@@ -12,31 +12,28 @@ from collections.abc import Callable
 from uuid import UUID
 
 import asyncpg
-import redis
 
 from engine.audit_bookings import BookingCheck
 from engine.audit_buyers import BuyerCheck
 from engine.audit_ledger import check_ledger
-from engine.audit_look import CellMoved, CellView, LedgerBroken, queries
+from engine.audit_look import NOT_OPEN, STORE_ERRORS, CellMoved, CellView, LedgerBroken, find_cells, queries
+from engine.audit_payments import check_payments
 from engine.audit_report import EXIT_BLIND, EventReport, Report, ZoneState, render, to_json
+from engine.audit_round import QuickAuditor
 from engine.audit_sweep import check_deadlines, find_extra_bookings
 from engine.audit_told import Told, ToldCheck
 from engine.audit_zones import check_zones, examine_rows
-from engine.errors import ServiceUnavailable
 from engine.ids import CellId
 from engine.settings import SettingsError, load_running_settings
-from engine.stores import POSTGRES_ERRORS, Stores, open_stores
+from engine.stores import Stores, open_stores
 
 RELAY_WAIT_S = 30.0
 RETURN_WAIT_S = 10.0
 POLL_S = 0.1
 CELL_ATTEMPTS_MAX = 6
 CELL_ATTEMPT_PAUSE_S = 0.5
-PAYMENT_UNFINISHED_S = 15 * 60
-ROWS_SHOWN_MAX = 20
 PROGRESS_INTERVAL_S = 1.0
 
-_STORE_ERRORS = (*POSTGRES_ERRORS, redis.RedisError, ServiceUnavailable)
 
 Say = Callable[[str], None]
 
@@ -62,15 +59,11 @@ class Auditor:
         report = Report()
         began_s = time.monotonic()
         try:
-            rows = [row async for row in queries.cells_to_audit(self._stores.pool, event_id=event_id)]
-            if event_id is not None and not rows:
-                known = await queries.event_exists(self._stores.pool, event_id=event_id)
-                what = "was never published" if known else "does not exist"
-                report.problem = f"event {event_id} {what}"
+            rows, report.problem = await find_cells(self._stores, event_id)
             for row in rows:
                 report.events.append(await self._audit_cell(row))
             await self._sweep(only=next(iter(self._views.values())) if event_id and self._views else None)
-        except _STORE_ERRORS as error:
+        except STORE_ERRORS as error:
             report.problem = f"a store does not answer: {type(error).__name__}: {error}"
         report.seconds = time.monotonic() - began_s
         return report
@@ -99,10 +92,7 @@ class Auditor:
                 else:
                     await self._audit_open(view)
             except CellMoved:
-                report.state = "not open"
-                report.problem = (
-                    "not open (fenced, or being rebuilt): nothing may be concluded from what Redis holds"
-                )
+                report.state, report.problem = NOT_OPEN
                 continue
             except (LedgerBroken, _TooFarBehind) as error:
                 report.problem = str(error)
@@ -122,7 +112,7 @@ class Auditor:
         await buyers.run()
         await check_deadlines(view)
         await check_ledger(view, durable, self._progress)
-        await _check_payments(view)
+        await check_payments(view)
         if told is not None:
             await told.run()
         counts = await queries.dead_letter_counts(self._stores.pool, **view.of_cell)
@@ -174,7 +164,7 @@ class Auditor:
             )
             for zone in zones
         ]
-        await _check_payments(view)
+        await check_payments(view)
 
     async def _sweep(self, only: CellView | None) -> None:
         """Once through Redis for all cells together: a SCAN walks the whole keyspace in any case."""
@@ -187,32 +177,6 @@ class Auditor:
                 await check.examine_suspects()
             except (CellMoved, LedgerBroken):
                 self._views[prefix].report.problem = "it was reopened while it was being looked at"
-
-
-async def _check_payments(view: CellView) -> None:
-    """Rule 5, as far as rows can tell."""
-    pool, report = view.stores.pool, view.report
-    doubtful = queries.payments_in_doubt(
-        pool, unfinished_s=PAYMENT_UNFINISHED_S, rows_max=ROWS_SHOWN_MAX, **view.in_range
-    )
-    async for row in doubtful:
-        if row["is_paid_for_nothing"]:
-            report.violated(
-                5,
-                "paid_for_nothing",
-                row["id"],
-                f"succeeded, its booking {row['booking_id']} is {row['booking_status']}",
-            )
-        else:
-            report.violated(
-                5,
-                "payment_unfinished",
-                row["id"],
-                f"{row['status']} for more than {PAYMENT_UNFINISHED_S // 60} minutes",
-            )
-    counts = await queries.payment_counts(pool, **view.in_range)
-    if counts["unfinished"]:
-        report.note(f"{counts['unfinished']} of {counts['payments']} payments are under way")
 
 
 async def audit(
@@ -240,6 +204,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Check a running system: is anything oversold, lost or counted twice? "
         "Exit status 0: clean; 1: violations; 2: could not look.",
     )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="counters in full, bookings, buyers and entries by sample: cheap enough for every minute",
+    )
     parser.add_argument("--event", type=UUID, metavar="ID", help="only this event")
     parser.add_argument("--json", action="store_true", help="the report as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
@@ -256,6 +225,8 @@ def _parser() -> argparse.ArgumentParser:
 async def _run(arguments: argparse.Namespace) -> Report:
     stores = await open_stores(load_running_settings(), "audit")
     try:
+        if arguments.quick:
+            return await QuickAuditor(stores).run(arguments.event)
         say = None if arguments.quiet else _say
         return await audit(stores, event_id=arguments.event, relay_wait_s=arguments.relay_wait_s, say=say)
     finally:
@@ -271,7 +242,7 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     try:
         report = asyncio.run(_run(arguments))
-    except (SettingsError, *_STORE_ERRORS) as error:
+    except (SettingsError, *STORE_ERRORS) as error:
         sys.stderr.write(f"rush audit: could not look: {error}\n")
         return EXIT_BLIND
     sys.stdout.write((to_json(report) if arguments.json else render(report)) + "\n")

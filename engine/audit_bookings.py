@@ -10,7 +10,7 @@ import redis.asyncio.client
 
 from engine.audit_buyers import BuyerCheck
 from engine.audit_look import CellView, Entries, Finding, Progress, queries, settle
-from engine.booking import RECORD_FIELDS
+from engine.booking import parse_record
 from engine.ledger import Cancel, Confirm, Expire, Item, Position, Reject, Reserve
 from engine.stores import Connection
 from engine.times import to_ms
@@ -70,29 +70,32 @@ def from_row(row: asyncpg.Record) -> BookingState:
     )
 
 
-def from_record(record: Sequence[Any]) -> BookingState:
-    """The state in Redis (values of RECORD_FIELDS); raises ValueError for a record that is none."""
-    values = [value.decode() if value is not None else None for value in record]
-    user, status, version, fingerprint, items, quantity, total, currency, created, expires = values[:10]
-    confirmed, code, at = values[10:]
+def from_record(text: bytes) -> BookingState:
+    """The state in Redis; raises ValueError for a record that is none."""
+    record = parse_record(text)
     try:
         return BookingState(
-            user=user or "",
-            status=status or "",
-            version=int(version or 0),
-            fingerprint=fingerprint or "",
-            items=spell_items(_items.decode(items or "[]")),
-            quantity=int(quantity or 0),
-            total_minor=int(total or 0),
-            currency=currency or "",
-            created_at_ms=int(created or 0),
-            expires_at_ms=int(expires or 0),
-            confirmed_at_ms=int(confirmed) if confirmed else None,
-            code=code,
-            at=at or "",
+            user=record.user,
+            status=record.status,
+            version=record.version,
+            fingerprint=record.fingerprint,
+            items=spell_items(_items.decode(record.items)),
+            quantity=record.quantity,
+            total_minor=record.total_minor,
+            currency=record.currency,
+            created_at_ms=record.created_at_ms,
+            expires_at_ms=record.expires_at_ms,
+            confirmed_at_ms=record.confirmed_at_ms,
+            code=record.code,
+            at=record.seq,
         )
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from None
+
+
+def is_hold(text: bytes | None) -> bool:
+    """Whether a record in Redis, if there is one, is a hold's."""
+    return text is not None and text.startswith(b"reserved ")
 
 
 def spell_items(items: Iterable[tuple[str, int, int, str]]) -> str:
@@ -173,7 +176,7 @@ class BookingCheck:
             for row in rows:
                 for reader in self._readers:
                     reader.see(row)
-            await self._compare(rows)
+            await self.compare(rows)
             counts = self._view.report.bookings
             for row in rows:
                 counts[row["status"]] = counts.get(row["status"], 0) + 1
@@ -195,11 +198,11 @@ class BookingCheck:
         if len(self._suspects) >= SUSPECTS_MAX:
             await self.examine_suspects()
 
-    async def _compare(self, rows: list[asyncpg.Record]) -> None:
+    async def compare(self, rows: list[asyncpg.Record]) -> None:
         """A first look at a page: what differs, for whatever reason, is suspect."""
         keys = self._view.keys
         states = [from_row(row) for row in rows]
-        records = await self._view.ask(("HMGET", keys.booking(row["id"]), *RECORD_FIELDS) for row in rows)
+        records = await self._view.ask(("GET", keys.booking(row["id"])) for row in rows)
         holds = [
             (row["id"], state) for row, state in zip(rows, states, strict=True) if state.status == "reserved"
         ]
@@ -239,7 +242,7 @@ class BookingCheck:
 
         def queue(pipeline: redis.asyncio.client.Pipeline, _: _Rows) -> None:
             for booking_id in suspects:
-                pipeline.hmget(view.keys.booking(booking_id), RECORD_FIELDS)
+                pipeline.get(view.keys.booking(booking_id))
 
         look = await view.look(read_rows, queue)
         later = _entries_of(look.entries, set(suspects))
@@ -261,20 +264,21 @@ class BookingCheck:
         findings: list[tuple[UUID, Finding]] = []
         client, keys = self._view.stores.redis, self._view.keys
         for booking_id in suspects:
-            record: Any = await client.hmget(keys.booking(booking_id), RECORD_FIELDS)
-            if record[1] != b"reserved":
+            record: Any = await client.get(keys.booking(booking_id))
+            if not is_hold(record):
                 continue
-            members = deadline_members(str(booking_id), from_record(record))
+            hold = from_record(record)
+            members = deadline_members(str(booking_id), hold)
             pipeline = client.pipeline(transaction=True)
-            pipeline.hget(keys.booking(booking_id), "status")
+            pipeline.get(keys.booking(booking_id))
             pipeline.zmscore(keys.deadlines, members)
-            pipeline.hget(keys.buyers, record[0])
-            status, scores, buyer = await pipeline.execute()
+            pipeline.hget(keys.buyers, hold.user)
+            record, scores, buyer = await pipeline.execute()
             # A score that is not 0 puts a member where no range finds it.
             missing = [member for member, score in zip(members, scores, strict=True) if score != 0]
-            if status == b"reserved" and missing:
+            if is_hold(record) and missing:
                 findings.append((booking_id, (3, "deadline_missing", f"a hold without {', '.join(missing)}")))
-            elif status == b"reserved" and buyer is not None and not _is_hold_of(buyer, booking_id):
+            elif is_hold(record) and buyer is not None and not _is_hold_of(buyer, booking_id):
                 findings.append((booking_id, (2, "hold_not_with_buyer", "its buyer does not list it")))
         return findings
 
@@ -292,9 +296,9 @@ async def booking_pages(view: CellView) -> AsyncIterator[list[asyncpg.Record]]:
         after = page[-1]["id"]
 
 
-def _is_same(row: asyncpg.Record, state: BookingState, record: list[Any]) -> bool:
+def _is_same(row: asyncpg.Record, state: BookingState, record: bytes | None) -> bool:
     """The cheap comparison, which may only err on the side of suspicion."""
-    if record[0] is None:
+    if record is None:
         return row["status"] not in LIVE and row["fingerprint"] is None
     try:
         return (
@@ -330,12 +334,11 @@ def _examine_row(view: CellView, row: asyncpg.Record | None) -> Iterable[Finding
 
 
 def _examine_record(
-    row: asyncpg.Record | None, record: list[Any], later: Entries, is_dead: bool
+    row: asyncpg.Record | None, record: bytes | None, later: Entries, is_dead: bool
 ) -> Iterable[Finding]:
     """The record against what row and ledger make of it."""
-    is_there = record[0] is not None
     if row is None and is_dead:
-        if is_there and record[1].decode() in LIVE:
+        if record is not None and record.partition(b" ")[0].decode() in LIVE:
             yield (
                 3,
                 "refused_and_still_held",
@@ -345,11 +348,26 @@ def _examine_record(
     expected = from_row(row) if row is not None else None
     try:
         for position, entry in later:
+            if is_dead and expected is not None and isinstance(entry, Cancel | Expire | Reject):
+                # What was refused had the version in between.
+                expected.version = entry.version - 1
             expected = advance(expected, position, entry)
-        live = from_record(record) if is_there else None
+        live = from_record(record) if record is not None else None
     except ValueError as error:
         yield 3, "booking_broken", str(error)
         return
+    if (
+        is_dead
+        and live is not None
+        and expected is not None
+        and "confirmed"
+        not in (
+            live.status,
+            expected.status,
+        )
+    ):
+        # Redis had confirmed what Postgres refused to confirm, and both have ended it.
+        live.confirmed_at_ms = live.code = expected.confirmed_at_ms = expected.code = None
     if live is None:
         if expected is not None and expected.status in LIVE:
             yield 3, "booking_missing_in_redis", f"{expected.status} in Postgres, not in Redis"

@@ -58,13 +58,14 @@ class BuyerCheck:
             page[name.decode()] = value
             seen += 1
             if len(page) >= SCAN_COUNT:
-                await self._compare(page, limit)
+                await self.compare(page, limit)
                 page = {}
-        await self._compare(page, limit)
+        await self.compare(page, limit)
         await self.examine_suspects()
         view.report.buyers = seen
 
-    async def _compare(self, page: dict[str, bytes], limit: int) -> None:
+    async def compare(self, page: dict[str, bytes], limit: int) -> None:
+        """A first look at some values of `buyers`: what differs, for whatever reason, is suspect."""
         view = self._view
         users = [UUID(name) for name in page if _is_user(name)]
         rows = queries.units(view.stores.pool, user_ids=users, **view.in_range)

@@ -1,12 +1,11 @@
 """The ledger: dense within each epoch, and every durable entry counted exactly once."""
 
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 
-from engine.audit_look import CellView, Entries, Progress, queries, read_entry
-from engine.ledger import Edit, Entry, Open, Position, Reject, Reserve, parse_position
+from engine.audit_look import CellView, Entries, Progress, booking_of, queries, read_entry
+from engine.ledger import Confirm, Edit, Open, Position, Reject, Reserve, parse_position
 
 PAGE_ENTRIES = 1_000
 ROWS_SHOWN_MAX = 20
@@ -26,10 +25,10 @@ async def check_ledger(view: CellView, durable: Position, progress: Progress) ->
             break
         positions = [parse_position(id_) for id_, _ in page]
         for position in positions:
-            _check_order(view, before, position, durable)
+            check_order(view, before, position, durable)
             before = position
         entries = [(at, read_entry(fields)) for at, (_, fields) in zip(positions, page, strict=True)]
-        await _check_counted(view, [(at, entry) for at, entry in entries if at <= durable])
+        await check_counted(view, [(at, entry) for at, entry in entries if at <= durable])
         view.report.ledger_entries += len(page)
         await progress(f"{view.report.ledger_entries:,} ledger entries")
         start = f"({before}"
@@ -37,7 +36,8 @@ async def check_ledger(view: CellView, durable: Position, progress: Progress) ->
         view.report.violated(3, "ledger_end_missing", before or "-", f"Postgres has entries up to {durable}")
 
 
-def _check_order(view: CellView, before: Position | None, position: Position, durable: Position) -> None:
+def check_order(view: CellView, before: Position | None, position: Position, durable: Position) -> None:
+    """One entry follows the one before it, or, as the first one, what is durable."""
     if before is None:
         if position > Position(durable.epoch, durable.seq + 1):
             view.report.violated(
@@ -50,9 +50,9 @@ def _check_order(view: CellView, before: Position | None, position: Position, du
         view.report.violated(3, "ledger_gap", position, f"follows {before}: the epoch does not begin with 0")
 
 
-async def _check_counted(view: CellView, entries: Entries) -> None:
+async def check_counted(view: CellView, entries: Entries) -> None:
     """Each of these durable entries is in Postgres or among the dead letters, not in both."""
-    booking_ids = {booking_id for _, entry in entries if (booking_id := _booking_of(entry))}
+    booking_ids = {booking_id for _, entry in entries if (booking_id := booking_of(entry))}
     rows = queries.versions(view.stores.pool, booking_ids=list(booking_ids))
     versions = {row["id"]: row async for row in rows}
     dead = await _dead_positions(view, entries)
@@ -74,19 +74,18 @@ async def _check_counted(view: CellView, entries: Entries) -> None:
             view.report.violated(3, "entry_counted_twice", position, "in Postgres and among the dead letters")
         elif not is_counted and position not in dead:
             what = "what no script wrote" if entry is None else type(entry).__name__.lower()
-            whose = _booking_of(entry) or "no booking"
+            whose = booking_of(entry) or "no booking"
             view.report.violated(
                 3, "entry_lost", position, f"{what} of {whose}: neither in Postgres nor a dead letter"
             )
 
 
-def _booking_of(entry: Entry | None) -> UUID | None:
-    return getattr(entry, "booking_id", None)
-
-
 def _is_counted(view: CellView, position: Position, entry: Any, row: asyncpg.Record | None) -> bool:
     version = 1 if isinstance(entry, Reserve) else entry.version
     if row is None or row["version"] < version:
+        return False
+    if isinstance(entry, Confirm) and row["confirmation_code"] is None:
+        # It was refused, and the row has been ended from the state before.
         return False
     if row["version"] == version and Position(row["ledger_epoch"], row["ledger_seq"]) != position:
         view.report.violated(

@@ -7,26 +7,40 @@ accounted for and never guessed at.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
+import asyncpg
 import msgspec
 import redis.asyncio.client
 
 from engine import ids
 from engine.audit_report import EventReport
+from engine.errors import ServiceUnavailable
 from engine.ids import CellId
 from engine.keys import CellKeys
-from engine.ledger import Entry, Position, decoder, parse_position
+from engine.ledger import Cancel, Entry, Expire, Position, Reject, decoder, parse_position
+from engine.redis_clients import REDIS_ERRORS
 from engine.sql import load_queries
-from engine.stores import Connection, Stores
+from engine.stores import POSTGRES_ERRORS, Connection, Stores
 
 queries = load_queries("audit")
 
 LEDGER_PAGE_ENTRIES = 1_000
 BETWEEN_ENTRIES_MAX = 500_000
 """A look at a cell whose relay is further behind than this is given up."""
+
+NOT_OPEN = (
+    "not open",
+    "not open (fenced, or being rebuilt): nothing may be concluded from what Redis holds",
+)
+"""What a report says of such a cell: its state, and its problem."""
+
+STORE_ERRORS = (*POSTGRES_ERRORS, *REDIS_ERRORS, ServiceUnavailable)
+
+SALE_FIELDS = ["epoch", "seq", "loaded"]
+"""Where Redis stands, and whether records of the cell are still being loaded."""
 
 Progress = Callable[[str], Awaitable[None]]
 """Takes a line of progress; keeps to itself most of them."""
@@ -38,7 +52,7 @@ Entries = list[tuple[Position, Entry | None]]
 
 
 class CellMoved(Exception):
-    """The cell is not open, or not in the epoch in which this audit began: begin again."""
+    """The cell is not open, or not to its end, or not in the epoch in which this audit began: begin again."""
 
 
 class LedgerBroken(Exception):
@@ -46,13 +60,23 @@ class LedgerBroken(Exception):
 
 
 class Look(msgspec.Struct, Generic[T]):
-    """One moment of a cell: Postgres at `durable`, Redis at `live`, and the entries in between."""
+    """One moment of a cell: Postgres at `durable`, Redis at `live`, and the entries in between that Postgres
+    will count."""
 
     durable: Position
     live: Position
     rows: T
     replies: list[Any]
     entries: Entries
+
+
+async def find_cells(stores: Stores, event_id: UUID | None) -> tuple[list[asyncpg.Record], str | None]:
+    """Every cell that was ever published, or those of one event; and why there is none of that event."""
+    rows = [row async for row in queries.cells_to_audit(stores.pool, event_id=event_id)]
+    if rows or event_id is None:
+        return rows, None
+    known = await queries.event_exists(stores.pool, event_id=event_id)
+    return rows, f"event {event_id} {'was never published' if known else 'does not exist'}"
 
 
 class CellView:
@@ -79,7 +103,7 @@ class CellView:
 
     async def live(self) -> Position:
         """Where Redis stands; raises CellMoved."""
-        values: list[Any] = await self.stores.redis.hmget(self.keys.sale, ["epoch", "seq"])
+        values: list[Any] = await self.stores.redis.hmget(self.keys.sale, SALE_FIELDS)
         return self._position(values)
 
     async def durable(self) -> Position:
@@ -90,8 +114,8 @@ class CellView:
         return Position(row["epoch"], row["seq"])
 
     def _position(self, values: list[Any]) -> Position:
-        epoch, seq = values
-        if epoch is None or seq is None or int(epoch) != self.epoch:
+        epoch, seq, loaded = values
+        if epoch is None or seq is None or loaded is not None or int(epoch) != self.epoch:
             raise CellMoved
         return Position(int(epoch), int(seq))
 
@@ -118,10 +142,14 @@ class CellView:
             row = await queries.position(connection, **self.of_cell)
             if row is None or row["epoch"] != self.epoch:
                 raise CellMoved
+            refused = {
+                each["booking_id"]: each["status"]
+                async for each in queries.refused_bookings(connection, **self.of_cell)
+            }
             rows = await read_rows(connection)
         durable = Position(row["epoch"], row["seq"])
         pipeline = self.stores.redis.pipeline(transaction=True)
-        pipeline.hmget(self.keys.sale, ["epoch", "seq"])
+        pipeline.hmget(self.keys.sale, SALE_FIELDS)
         queue_commands(pipeline, rows)
         sale, *replies = await pipeline.execute()
         live = self._position(sale)
@@ -129,7 +157,7 @@ class CellView:
         if len(entries) != live.seq - durable.seq:
             await self.live()
             raise LedgerBroken(f"{len(entries)} entries between {durable} and {live}")
-        return Look(durable, live, rows, replies, entries)
+        return Look(durable, live, rows, replies, list(_counted(entries, refused)))
 
     async def entries(self, after: Position, until: Position) -> AsyncIterator[Entries]:
         """The ledger's entries after one position up to another, page by page."""
@@ -144,6 +172,27 @@ class CellView:
             yield decoded
             count += len(page)
             after = decoded[-1][0]
+
+
+def _counted(entries: Entries, refused: dict[UUID, str | None]) -> Iterator[tuple[Position, Entry | None]]:
+    """Those entries that Postgres will count, of bookings of which it has refused something, too.
+
+    Of such a booking it counts one thing more, if it has a row: its end, from the state that the row is in.
+    """
+    for position, entry in entries:
+        booking_id = booking_of(entry)
+        if booking_id is None or booking_id not in refused:
+            yield position, entry
+            continue
+        status = refused[booking_id]
+        if isinstance(entry, Cancel | Expire | Reject) and status in ("reserved", "confirmed"):
+            yield position, msgspec.structs.replace(entry, was=status)
+            refused[booking_id] = None
+
+
+def booking_of(entry: Entry | None) -> UUID | None:
+    """The booking that an entry is about, if it is about one."""
+    return getattr(entry, "booking_id", None)
 
 
 def read_entry(fields: dict[bytes, bytes]) -> Entry | None:

@@ -1,7 +1,7 @@
-"""A booking as the engine hands it out, and the two forms in which it is stored."""
+"""A booking as the engine hands it out, and the two forms in which it is stored: a text in Redis, a row."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -42,6 +42,58 @@ class Booking(msgspec.Struct):
 
 items_decoder = msgspec.json.Decoder(list[Item])
 
+
+class Record(NamedTuple):
+    """What Redis keeps of a booking: the fields of its text, in their order."""
+
+    status: str
+    version: int
+    seq: str
+    """`<epoch>-<seq>`: the ledger entry of its last transition."""
+    user: str
+    fingerprint: str
+    """Empty for a booking without an Idempotency-Key."""
+    quantity: int
+    total_minor: int
+    currency: str
+    created_at_ms: int
+    expires_at_ms: int
+    confirmed_at_ms: int | None
+    ended_at_ms: int | None
+    code: str | None
+    items: str
+    """JSON, as in the ledger."""
+
+
+_NONE = "-"
+"""Stands for a field that is absent."""
+
+
+def parse_record(text: bytes) -> Record:
+    """The record of a value of `booking:<id>`; raises ValueError for one that no script of ours wrote."""
+    words = text.decode().split(" ")
+    if len(words) != len(Record._fields):
+        raise ValueError(f"none of our records: {text!r}")
+    status, version, seq, user, fingerprint, quantity, total, currency, created, expires = words[:10]
+    confirmed, ended, code, items = words[10:]
+    return Record(
+        status=status,
+        version=int(version),
+        seq=seq,
+        user=user,
+        fingerprint="" if fingerprint == _NONE else fingerprint,
+        quantity=int(quantity),
+        total_minor=int(total),
+        currency=currency,
+        created_at_ms=int(created),
+        expires_at_ms=int(expires),
+        confirmed_at_ms=None if confirmed == _NONE else int(confirmed),
+        ended_at_ms=None if ended == _NONE else int(ended),
+        code=None if code == _NONE else code,
+        items=items,
+    )
+
+
 RECORD_FIELDS = (
     "user",
     "status",
@@ -57,13 +109,13 @@ RECORD_FIELDS = (
     "code",
     "seq",
 )
-"""The record in Redis, in the order in which lua/lib/booking.lua reads it and the scripts return it."""
+"""The fields of a record that the scripts return, in their order."""
 
 
-def from_record(booking_id: UUID, record: Sequence[Any]) -> Booking:
-    """The booking in a Redis record (values of RECORD_FIELDS); not known to be durable."""
+def from_reply(booking_id: UUID, reply: Sequence[Any]) -> Booking:
+    """The booking in a script's reply (values of RECORD_FIELDS); not known to be durable."""
     (user, status, version, _, items, quantity, total, currency, created, expires, confirmed, code, seq) = (
-        record
+        reply
     )
     return Booking(
         id=booking_id,
@@ -81,6 +133,27 @@ def from_record(booking_id: UUID, record: Sequence[Any]) -> Booking:
         confirmation_code=None if code is None else code.decode(),
         version=int(version),
         position=parse_position(seq),
+    )
+
+
+def from_record(booking_id: UUID, record: Record) -> Booking:
+    """The booking in a Redis record; not known to be durable."""
+    return Booking(
+        id=booking_id,
+        user_id=UUID(record.user),
+        event_id=ids.event_id_of(booking_id),
+        status=record.status,
+        durable=False,
+        items=items_decoder.decode(record.items),
+        quantity=record.quantity,
+        total_minor=record.total_minor,
+        currency=record.currency,
+        created_at_ms=record.created_at_ms,
+        expires_at_ms=record.expires_at_ms,
+        confirmed_at_ms=record.confirmed_at_ms,
+        confirmation_code=record.code,
+        version=record.version,
+        position=parse_position(record.seq),
     )
 
 

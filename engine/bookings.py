@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from engine import ids
-from engine.booking import RECORD_FIELDS, Booking, ItemRequest, from_record, from_row
+from engine.booking import Booking, ItemRequest, from_record, from_reply, from_row, parse_record
 from engine.cells import Cell, CellDirectory
 from engine.durability import Durability, Settled
 from engine.errors import (
@@ -27,6 +27,7 @@ from engine.errors import (
     ServiceUnavailable,
     StoreUnavailable,
 )
+from engine.failpoints import failpoint
 from engine.gathering import Replied
 from engine.ledger import parse_position
 from engine.outcomes import refusal
@@ -134,9 +135,10 @@ class Bookings:
             code,
             0,
         )
+        failpoint("bookings.after_confirm")
         if reply[0] not in (Status.OK, Status.REPLAYED):
             return await self._ended(cell, reply, user_id, booking_id, "confirmed")
-        answer = Answer(from_record(booking_id, reply[2:]), reply[1].decode(), reply[0] == Status.REPLAYED)
+        answer = Answer(from_reply(booking_id, reply[2:]), reply[1].decode(), reply[0] == Status.REPLAYED)
         return await self._until_durable(cell, answer)
 
     async def cancel(self, user_id: UUID, booking_id: UUID) -> Answer:
@@ -149,10 +151,11 @@ class Bookings:
             str(booking_id),
             str(user_id),
         )
+        failpoint("bookings.after_cancel")
         if reply[0] not in (Status.OK, Status.REPLAYED):
             return await self._ended(cell, reply, user_id, booking_id, "cancelled")
-        booking = from_record(booking_id, reply[2:])
-        booking.durable = self._durability.is_known(cell.id, booking.position)
+        booking = from_reply(booking_id, reply[2:])
+        booking.durable = self._durability.is_durable(cell.id, booking.position, booking.id)
         return Answer(booking, reply[1].decode(), reply[0] == Status.REPLAYED)
 
     async def get(self, user_id: UUID, booking_id: UUID) -> Booking:
@@ -165,15 +168,15 @@ class Bookings:
             row, is_postgres_away = None, True
         try:
             epoch = self._stores.line.call("HGET", cell.keys.sale, "epoch")
-            record = self._stores.line.call("HMGET", cell.keys.booking(booking_id), *RECORD_FIELDS)
-            is_open, fields = await epoch is not None, await record
+            record = self._stores.line.call("GET", cell.keys.booking(booking_id))
+            is_open, text = await epoch is not None, await record
         except ServiceUnavailable:
             if row is None:
                 raise
             return row
-        if is_open and fields[0] is not None and fields[0].decode() == str(user_id):
-            booking = from_record(booking_id, fields)
-            if row is None or row.version < booking.version:
+        if is_open and text is not None:
+            booking = from_record(booking_id, parse_record(text))
+            if booking.user_id == user_id and (row is None or row.version < booking.version):
                 return booking
         if row is None:
             raise StoreUnavailable if is_postgres_away else NotFound

@@ -9,6 +9,7 @@ from engine.catalogue_read import CatalogueReader
 from engine.cells import publish_cell, wait_until_open
 from engine.edits import Edits, Intent, SaleEdit
 from engine.errors import InvalidState
+from engine.failpoints import failpoint
 from engine.inventory import Inventory
 from engine.stores import Stores
 from engine.tokens import Claims
@@ -71,7 +72,9 @@ class Catalogue:
                 raise InvalidState("There is no zone to sell yet", details={"status": row["status"]})
             if status != row["status"]:
                 await queries.update_status(connection, event_id=event_id, status=status)
+                failpoint("catalogue.after_published_status")
             await publish_cell(connection, event_id)
+        failpoint("catalogue.after_publish")
         await wait_until_open(self._stores, event_id, OPEN_TIMEOUT_MS)
         return await self.read.find_own(actor, event_id)
 
@@ -89,8 +92,10 @@ class Catalogue:
             status = next_status(row["status"], action)
             if status != row["status"]:
                 await queries.update_status(connection, event_id=event_id, status=status)
+                failpoint("catalogue.after_switched_status")
                 intent = Intent(sale=SaleEdit(status=status))
                 await self._edits.record(connection, event_id, intent, actor.sub)
+        failpoint("catalogue.after_switch")
         # Also when nothing changed: the call before may have recorded what it could not apply.
         await self._editor.settle(event_id, status)
         return await self.read.find_own(actor, event_id)

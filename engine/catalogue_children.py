@@ -11,6 +11,7 @@ from engine import ids
 from engine.catalogue_changes import check_name
 from engine.edits import ZoneEdit
 from engine.errors import ValidationFailed
+from engine.failpoints import failpoint
 from engine.sql import load_queries
 from engine.stores import Connection
 
@@ -73,6 +74,7 @@ class Children:
             await queries.insert_shows(
                 connection, event_id=self._event_id, ids=self.show_ids, show_dates=self._show_dates
             )
+            failpoint("catalogue_children.after_shows")
         if self.zones:
             await queries.insert_zones(
                 connection,
@@ -84,6 +86,7 @@ class Children:
                 maxima_per_order=[zone.max_per_order for zone in self.zones],
                 capacities=[zone.capacity if with_seats else 0 for zone in self.zones],
             )
+            failpoint("catalogue_children.after_zones")
 
     def edits(self) -> list[ZoneEdit]:
         """The intents that put the new zones on sale."""

@@ -26,6 +26,7 @@ from engine.catalogue_model import ON_SALE, Zone, check_editable, zone_from
 from engine.catalogue_read import check_owner
 from engine.edits import Edits, Intent, ZoneEdit
 from engine.errors import Conflict, InvalidState, NotFound, ValidationFailed
+from engine.failpoints import failpoint
 from engine.slugs import slug_of, with_suffix
 from engine.sql import load_queries
 from engine.stores import Connection, Stores
@@ -56,12 +57,16 @@ class CatalogueEditor:
             children.add_shows(new.shows)
             async with self._pool.acquire() as connection, connection.transaction():
                 columns["category_id"] = await _category_id(connection, new.category)
-                if await queries.insert_event(connection, id=event_id, slug=slug, **columns):
+                is_made = await queries.insert_event(connection, id=event_id, slug=slug, **columns)
+                failpoint("catalogue_edit.after_event")
+                if is_made:
                     await children.insert(connection, with_seats=True)
-                    return event_id
                 # Nothing was inserted: the slug is taken or, once in a very long while, the id.
-                if new.slug and await queries.is_slug_taken(connection, slug=slug, event_id=event_id):
+                elif new.slug and await queries.is_slug_taken(connection, slug=slug, event_id=event_id):
                     raise _slug_taken(slug)
+            failpoint("catalogue_edit.after_creation")
+            if is_made:
+                return event_id
             if not new.slug:
                 slug = with_suffix(slug_of(new.title))
         raise Conflict("No free slug was found for this title, send one", details={"field": "slug"})
@@ -81,8 +86,10 @@ class CatalogueEditor:
                 await self._edits.record(connection, event_id, Intent(sale=edit), actor.sub)
             try:
                 await queries.update_event(connection, id=event_id, **columns)
+                failpoint("catalogue_edit.after_columns")
             except asyncpg.UniqueViolationError:
                 raise _slug_taken(columns["slug"]) from None
+        failpoint("catalogue_edit.after_event_change")
         await self.settle(event_id, row["status"])
 
     async def delete_event(self, actor: Claims, event_id: UUID) -> None:
@@ -92,6 +99,8 @@ class CatalogueEditor:
             if row["status"] != "draft":
                 raise InvalidState("Only a draft can be deleted", details={"status": row["status"]})
             await queries.delete_event(connection, event_id=event_id)
+            failpoint("catalogue_edit.after_rows")
+        failpoint("catalogue_edit.after_deletion")
 
     async def add_show(self, actor: Claims, event_id: UUID, new: forms.NewShow) -> UUID:
         """A new show with its zones, on sale at once where the event is; the show's id."""
@@ -100,6 +109,7 @@ class CatalogueEditor:
             children = Children(event_id, row["currency"])
             children.add_show(new)
             await self._add(connection, actor, row, children)
+        failpoint("catalogue_edit.after_show")
         await self.settle(event_id, row["status"])
         return children.show_ids[0]
 
@@ -111,6 +121,7 @@ class CatalogueEditor:
             children = Children(event_id, row["currency"])
             children.add_zone(show_id, new)
             await self._add(connection, actor, row, children)
+        failpoint("catalogue_edit.after_zone")
         await self.settle(event_id, row["status"])
         return event_id, children.zones[0].id
 
@@ -137,32 +148,37 @@ class CatalogueEditor:
             if change.show_date is not UNSET:
                 show_date = forms.moment("show_date", change.show_date)
                 await queries.update_show(connection, show_id=show_id, show_date=show_date)
+                failpoint("catalogue_edit.after_date")
+        failpoint("catalogue_edit.after_show_change")
         return event_id
 
     async def update_zone(self, actor: Claims, zone_id: UUID, change: forms.ZoneChange) -> UUID:
         """Change a zone; the id of its event. Raises InvalidState for fewer seats than are in use."""
+        version = None
         async with self._pool.acquire() as connection, connection.transaction():
             event_id: UUID = await queries.event_id_of_zone(connection, zone_id=zone_id)
             row = await lock_own_event(connection, actor, event_id)
             check_editable(row["status"])
             zone = await _find_zone(connection, zone_id)
             columns = zone_columns(zone, change, row["currency"])
-            if row["status"] not in ON_SALE:
+            on_sale = row["status"] in ON_SALE
+            if not on_sale:
                 await queries.update_zone(connection, zone_id=zone_id, **columns)
+                failpoint("catalogue_edit.after_draft_terms")
                 await queries.update_draft_counters(
                     connection, zone_id=zone_id, **draft_counters(zone, change)
                 )
-                return event_id
-            counters = zone_counters_edit(zone, change)
-            version = None
-            if counters is not None:
+                failpoint("catalogue_edit.after_draft_counters")
+            elif (counters := zone_counters_edit(zone, change)) is not None:
                 intent = Intent(zones=[counters])
                 version = await self._edits.record(connection, event_id, intent, actor.sub)
+        failpoint("catalogue_edit.after_zone_change")
         # The counters go first, in an intent of their own: the script may refuse it, and then nothing
         # of the change is to have happened.
         if version is not None:
             await self._edits.apply(event_id, version)
-        await self._update_terms(actor, event_id, zone_id, change)
+        if on_sale:
+            await self._update_terms(actor, event_id, zone_id, change)
         return event_id
 
     async def _update_terms(
@@ -179,6 +195,8 @@ class CatalogueEditor:
                 edit = ZoneEdit(zone_id, price_minor=price_minor, max_per_order=max_per_order)
                 await self._edits.record(connection, event_id, Intent(zones=[edit]), actor.sub)
             await queries.update_zone(connection, zone_id=zone_id, **columns)
+            failpoint("catalogue_edit.after_terms")
+        failpoint("catalogue_edit.after_terms_change")
         await self.settle(event_id, row["status"])
 
     async def settle(self, event_id: UUID, status: str) -> None:
@@ -222,6 +240,7 @@ async def _category_id(connection: Connection, name: str | None) -> UUID | None:
     category_id: UUID | None = await queries.find_category(connection, name=name, slug=slug)
     if category_id is None:
         await queries.insert_category(connection, name=name, slug=slug)
+        failpoint("catalogue_edit.after_category")
         category_id = await queries.find_category(connection, name=name, slug=slug)
     return category_id
 

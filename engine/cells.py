@@ -15,6 +15,7 @@ import msgspec
 
 from engine import ids
 from engine.errors import Fenced, NotFound, Overloaded, StoreUnavailable
+from engine.failpoints import failpoint
 from engine.ids import CellId
 from engine.keys import CellKeys, tag
 from engine.stores import POSTGRES_ERRORS, Connection, Stores
@@ -154,6 +155,7 @@ class CellDirectory:
         self._woken_at_s[cell_id] = now_s
         with contextlib.suppress(*POSTGRES_ERRORS):
             await self._stores.pool.execute("SELECT pg_notify($1, $2)", RECOVERY_CHANNEL, tag(cell_id))
+            failpoint("cells.after_waking")
 
 
 async def publish_cell(connection: Connection, event_id: UUID) -> None:
@@ -168,7 +170,9 @@ async def publish_cell(connection: Connection, event_id: UUID) -> None:
         *cell_id,
         event_id,
     )
+    failpoint("cells.after_cell")
     await connection.execute("SELECT pg_notify($1, $2)", RECOVERY_CHANNEL, tag(cell_id))
+    failpoint("cells.after_asking")
 
 
 async def wait_until_open(stores: Stores, event_id: UUID, timeout_ms: int) -> None:

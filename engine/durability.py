@@ -8,8 +8,9 @@ durable before the wait began, silence) is asked of Postgres, all such waiters i
 import asyncio
 import contextlib
 import logging
+import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import Any
 from uuid import UUID
@@ -18,11 +19,14 @@ import msgspec
 import redis
 
 from engine import keys
+from engine.errors import StoreUnavailable
 from engine.ids import CellId
 from engine.keys import parse_tag, tag
 from engine.ledger import Position
+from engine.redis_clients import open_client
+from engine.redis_url import RedisAddress, SentinelAddress
 from engine.sql import load_queries
-from engine.stores import POSTGRES_ERRORS, Stores
+from engine.stores import POSTGRES_ERRORS, Master, Stores
 
 log = logging.getLogger(__name__)
 queries = load_queries("bookings")
@@ -125,6 +129,10 @@ class Durability:
         heard = self._heard.get(cell_id)
         return heard is not None and heard.since < position <= heard.until
 
+    def is_durable(self, cell_id: CellId, position: Position, booking_id: UUID) -> bool:
+        """Whether the announcements alone say that this entry of a booking is committed, and not refused."""
+        return self.is_known(cell_id, position) and booking_id not in self._rejected
+
     def _forget_another_node(self) -> None:
         # A hot line that was connected anew leads to another node perhaps, one whose ledger has other
         # entries under the ids that were announced.
@@ -193,18 +201,28 @@ class Durability:
     async def _listen(self) -> None:
         while True:
             try:
-                async with self._stores.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                async with (
+                    open_client(self._somewhere()) as client,
+                    client.pubsub(ignore_subscribe_messages=True) as pubsub,
+                ):
                     await pubsub.subscribe(keys.ANNOUNCEMENTS)
                     self._heard.clear()
                     while True:
                         message = await pubsub.get_message(timeout=LISTEN_TIMEOUT_S)
                         if message is not None:
                             self.hear(_decoder.decode(message["data"]))
-            except (redis.RedisError, OSError):
+            except (redis.RedisError, StoreUnavailable, OSError):
                 self._heard.clear()
                 await asyncio.sleep(RECONNECT_INTERVAL_S)
             except (msgspec.MsgspecError, ValueError):
                 log.exception("an announcement could not be read")
+
+    def _somewhere(self) -> RedisAddress | SentinelAddress:
+        """A node of a cluster tells what is published on any; after a failure it may be another one."""
+        masters: Sequence[Master] = self._stores.line.masters()
+        if not masters:
+            raise StoreUnavailable
+        return random.choice(masters).address  # noqa: S311
 
     async def _ask_postgres(self) -> None:
         while True:

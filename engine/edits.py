@@ -13,6 +13,7 @@ import msgspec
 
 from engine import ids
 from engine.errors import Fenced, InvalidState
+from engine.failpoints import failpoint
 from engine.ids import CellId
 from engine.keys import CellKeys
 from engine.outcomes import refusal
@@ -66,6 +67,7 @@ class Edits:
         """Write the intent down, inside the caller's transaction; the version that it gets."""
         event_ref, cell = ids.cell_of(event_id)
         version: int = await queries.next_edit_version(connection, event_ref=event_ref, cell=cell)
+        failpoint("edits.after_version")
         await queries.insert_edit(
             connection,
             event_ref=event_ref,
@@ -74,6 +76,7 @@ class Edits:
             intent=msgspec.json.encode(intent).decode(),
             requested_by=requested_by,
         )
+        failpoint("edits.after_intent")
         return version
 
     async def apply(self, event_id: UUID, version: int) -> None:
@@ -100,6 +103,7 @@ class Edits:
             intent = msgspec.json.decode(text, type=Intent)
             zone_keys = [keys.zone(zone.zone_id) for zone in intent.zones]
             reply = await self._run("edit", [keys.sale, keys.ledger, *zone_keys], version, text)
+            failpoint("edits.after_edit")
             match Status(reply[0]):
                 case Status.OK:
                     outcomes[version] = "applied"

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from engine.errors import OutcomeUnknown, Overloaded, RushError, StoreUnavailable
+from engine.failpoints import failpoint
 from engine.hotline import RedisReplyError
 from engine.keys import CellKeys
 from engine.stores import Stores
@@ -112,9 +113,11 @@ class Gathering:
             self._waiting -= len(requests)
             _fail(requests, error)
         else:
+            failpoint("gathering.after_asking")
             reply.add_done_callback(partial(self._answered, requests))
 
     def _answered(self, requests: Sequence[Request], reply: asyncio.Future[Any]) -> None:
+        failpoint("gathering.after_reply")
         self._waiting -= len(requests)
         try:
             answers = reply.result()

@@ -15,8 +15,11 @@ import socket
 from typing import Any
 
 from engine.errors import Overloaded, StoreUnavailable
-from engine.redis_link import RedisLink, RedisReplyError, pack
-from engine.redis_url import parse_redis_url
+from engine.ids import CellId
+from engine.redis_ask import login
+from engine.redis_link import Redirected, RedisLink, RedisReplyError, pack
+from engine.redis_url import ClusterAddress, RedisAddress, SentinelAddress, parse_redis_url
+from engine.sentinel import MasterFinder
 
 __all__ = ["HotLine", "RedisReplyError"]
 
@@ -33,17 +36,46 @@ KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 5, 2, 3
 logger = logging.getLogger(__name__)
 
 
+class TheMaster:
+    """The one master there is."""
+
+    name = "the only one"
+    has_one_slot = True
+    """One command may name the keys of several cells."""
+
+    def __init__(self, address: RedisAddress | SentinelAddress) -> None:
+        self.address = address
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+    def owns(self, cell_id: CellId) -> bool:
+        """Whether a cell lives there: every one."""
+        return True
+
+
 class HotLine:
     """One connection to Redis for all hot calls of a process, renewed when it breaks.
 
-    `url` is redis://, rediss:// or unix:// (see `engine.redis_url`); a malformed one raises ValueError.
-    `in_flight_max` bounds the calls that wait for a reply, `timeout_ms` is the deadline of each. With
-    `replicas_min` every batch is followed by one WAIT, and its calls succeed only once that many
-    replicas have it.
+    `where` is an address or the URL of one (see `engine.redis_url`), of a node or of sentinels; anything else
+    raises ValueError. `in_flight_max` bounds the calls that wait for a reply, `timeout_ms` is the deadline
+    of each. With `replicas_min` every batch is followed by one WAIT, and its calls succeed only once that
+    many replicas have it.
     """
 
-    def __init__(self, url: str, *, in_flight_max: int, timeout_ms: int, replicas_min: int = 0) -> None:
-        self._address = parse_redis_url(url)
+    def __init__(
+        self,
+        where: str | RedisAddress | SentinelAddress,
+        *,
+        in_flight_max: int,
+        timeout_ms: int,
+        replicas_min: int = 0,
+    ) -> None:
+        address = parse_redis_url(where) if isinstance(where, str) else where
+        if isinstance(address, ClusterAddress):
+            raise ValueError("a hot line leads to one node, not to a cluster")  # noqa: TRY004
+        self._address = address
+        self._finder = MasterFinder(address) if isinstance(address, SentinelAddress) else None
         self._in_flight_max = in_flight_max
         self._timeout_s = timeout_ms / 1000
         self._replicas_min = replicas_min
@@ -93,12 +125,23 @@ class HotLine:
         and RedisReplyError on any other error reply. Cancelled before it is written, the command
         is not sent; later, its reply is dropped.
         """
+        return self._require_link().submit(pack(args))
+
+    def _require_link(self) -> RedisLink:
         link = self._link
         if link is None:
             raise StoreUnavailable
         if link.refusing or len(link.pending) + len(link.fresh) >= self._in_flight_max:
             raise Overloaded
-        return link.submit(pack(args))
+        return link
+
+    def call_all(self, *args: str | bytes | int) -> list[asyncio.Future[Any]]:
+        """Send one command to every node that is connected: a reply each."""
+        return [self.call(*args)] if self.connected else []
+
+    def masters(self) -> list[TheMaster]:
+        """The one node that this line leads to."""
+        return [TheMaster(self._address)]
 
     def flush(self) -> None:
         """Write what this tick has brought so far now, without waiting for the tick's end.
@@ -113,6 +156,11 @@ class HotLine:
         if self._link is link:
             self._link = None
             logger.warning("the hot line to %s is down: %s", self._address, reason)
+
+    def redirected(self, future: asyncio.Future[Any], error: Redirected) -> None:
+        """Called by the link where another node has the key."""
+        logger.warning("%s is a node of a cluster: the URL must begin with redis+cluster://", self._address)
+        refuse(future, error)
 
     async def _stay_connected(self) -> None:
         loop = asyncio.get_running_loop()
@@ -138,10 +186,10 @@ class HotLine:
 
     async def _open(self, loop: asyncio.AbstractEventLoop) -> RedisLink:
         """Connect and log in; publishes the link, or raises what went wrong and leaves nothing open."""
-        address = self._address
         link = RedisLink(self, loop, self._timeout_s)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                address = await self._find_address()
                 if address.path is not None:
                     await loop.create_unix_connection(lambda: link, address.path)
                 else:
@@ -154,7 +202,9 @@ class HotLine:
                         server_hostname=server_hostname,
                     )
                     _keep_alive(transport.get_extra_info("socket"))
-                await asyncio.gather(*[link.submit(packed) for packed in self._greeting()])
+                await asyncio.gather(*[link.submit(packed) for packed in _greeting(address)])
+                if self._finder is not None:
+                    await _require_master(link, address)
         except BaseException:
             link.drop("it was not opened")
             raise
@@ -168,19 +218,35 @@ class HotLine:
         logger.info("the hot line to %s is up", address)
         return link
 
-    def _greeting(self) -> list[bytes]:
-        address = self._address
-        commands: list[tuple[str | int, ...]] = []
-        if address.username:
-            commands.append(("AUTH", address.username, address.password or ""))
-        elif address.password:
-            commands.append(("AUTH", address.password))
-        if address.database:
-            commands.append(("SELECT", address.database))
-        commands.append(("CLIENT", "SETNAME", CLIENT_NAME))
-        # A server that still loads its data answers all of the above, but not this.
-        commands.append(("PING",))
-        return [pack(command) for command in commands]
+    async def _find_address(self) -> RedisAddress:
+        if self._finder is not None:
+            return await self._finder.find()
+        assert isinstance(self._address, RedisAddress)
+        return self._address
+
+
+def refuse(future: asyncio.Future[Any], error: Redirected) -> None:
+    """Fail a call that no node has done anything for."""
+    if future.done():
+        return
+    refusal = StoreUnavailable()
+    refusal.add_note(str(error))
+    future.set_exception(refusal)
+    # Its caller may have gone for good; asyncio must not complain about that.
+    future.exception()
+
+
+def _greeting(address: RedisAddress) -> list[bytes]:
+    # A server that still loads its data answers all of them but the last.
+    commands = [*login(address), ("CLIENT", "SETNAME", CLIENT_NAME), ("PING",)]
+    return [pack(command) for command in commands]
+
+
+async def _require_master(link: RedisLink, address: RedisAddress) -> None:
+    """Raise ConnectionRefusedError for a replica: sentinels may not know yet what the servers are."""
+    role = await link.submit(pack(("ROLE",)))
+    if role[0] != b"master":
+        raise ConnectionRefusedError(f"the sentinels lead to {address}, which is no master")
 
 
 def _keep_alive(connection: socket.socket) -> None:

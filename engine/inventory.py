@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-import redis.exceptions
-
 from engine import ids
 from engine.catalogue_model import Zone
 from engine.errors import Fenced, ServiceUnavailable, StoreUnavailable
 from engine.keys import CellKeys
+from engine.redis_clients import REDIS_ERRORS
 from engine.stores import Stores
 
 READ_TIMEOUT_S = 1.0
@@ -71,6 +70,6 @@ class Inventory:
                     for zone in zones:
                         pipeline.hmget(keys.zone(zone.id), COUNTERS)
                 replies: list[Any] = await pipeline.execute()
-        except (redis.exceptions.RedisError, OSError, TimeoutError):
+        except (*REDIS_ERRORS, OSError, TimeoutError):
             raise StoreUnavailable from None
         return replies

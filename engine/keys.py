@@ -62,7 +62,7 @@ class CellKeys:
         return f"{self.zone_prefix}{zone_id}"
 
     def booking(self, booking_id: UUID | str) -> str:
-        """The hash of one booking."""
+        """The text of one booking."""
         return f"{self.booking_prefix}{booking_id}"
 
     def rate(self, user_id: UUID | str) -> str:

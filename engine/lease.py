@@ -13,6 +13,8 @@ from typing import Self
 
 import asyncpg
 
+from engine.failpoints import failpoint
+from engine.ids import CellId
 from engine.settings import Settings
 from engine.stores import POSTGRES_ERRORS, connect_postgres
 
@@ -24,6 +26,15 @@ RELAY_LOCKS = 0x72756C79
 """First key of the relay's locks, the second is the shard."""
 RECOVERY_LOCKS = 0x72756C76
 """First key of recovery's lock, the second is 0."""
+AUDIT_LOCKS = 0x72756C61
+"""First key of the auditor's lock, the second is 0."""
+REBUILD_LOCKS = 0x72756C62
+"""First key of the lock of who rebuilds a cell on an operator's behalf, the second is `rebuild_lock`."""
+
+
+def rebuild_lock(cell_id: CellId) -> int:
+    """The number of a cell among REBUILD_LOCKS. Two cells may share one: then one waits for the other."""
+    return (cell_id.event_ref ^ cell_id.cell) & 0x7FFFFFFF
 
 
 class Lease:
@@ -54,12 +65,17 @@ class Lease:
     async def take(self, family: int, numbers: list[int]) -> list[int]:
         """Those of these locks that were free; they are held until the lease ends."""
         assert self._connection is not None
-        async with self._using:
-            rows = await self._connection.fetch(
-                "SELECT number FROM unnest($2::int[]) AS number WHERE pg_try_advisory_lock($1, number)",
-                family,
-                numbers,
-            )
+        try:
+            async with self._using:
+                rows = await self._connection.fetch(
+                    "SELECT number FROM unnest($2::int[]) AS number WHERE pg_try_advisory_lock($1, number)",
+                    family,
+                    numbers,
+                )
+                failpoint("lease.after_taking")
+        except POSTGRES_ERRORS:
+            self.is_lost = True
+            raise
         return [row["number"] for row in rows]
 
     async def listen(self, channel: str, wake: Callable[[], None]) -> None:

@@ -3,45 +3,37 @@
 A node that restarted, or was promoted, has no scripts: every verb gets NOSCRIPT. That is the fence. To
 lift it is to look at each cell, begin a new epoch in it, and then load the scripts. Nobody else loads
 them.
-
-    sound      the cell is where Postgres believes it to be, or further: drained, opened in a new epoch
-    behind     it has lost its end, or everything: rebuilt from Postgres
-    ahead      Postgres was set back: its rows are repaired from Redis, then the cell is sound
 """
 
+import contextlib
 import logging
 import secrets
-from typing import Any
-from uuid import UUID
+from collections.abc import AsyncIterator, Callable, Iterator
+from enum import Enum, auto
 
 import asyncpg
 import msgspec
 import redis.asyncio
+import redis.exceptions
 
 from engine import ids
 from engine.cells import OPENED_CHANNEL
+from engine.draining import Drain, Drained
 from engine.durability import announce
 from engine.edits import Edits
 from engine.edits import queries as edits_queries
 from engine.errors import RushError
+from engine.failpoints import failpoint
 from engine.ids import CellId
 from engine.keys import CellKeys, tag
-from engine.ledger import (
-    Cancel,
-    Confirm,
-    Expire,
-    Position,
-    Reject,
-    Reserve,
-    parse_position,
-)
-from engine.lines import FIELD, Batch, decode_line, dense_lines
-from engine.projection import commit_batch
-from engine.rebuild import CELL_FORMAT, CellBuilder, repair_from_redis
+from engine.lease import REBUILD_LOCKS, rebuild_lock
+from engine.ledger import Position
+from engine.rebuild import CellBuilder
+from engine.redis_clients import LEAVES_THE_NODE
+from engine.redis_link import TORN_CELL
 from engine.sql import load_queries
 from engine.status import Status
 from engine.stores import Stores, script_runner
-from engine.times import from_ms
 
 log = logging.getLogger(__name__)
 queries = load_queries("recovery")
@@ -61,28 +53,46 @@ class Node(msgspec.Struct, frozen=True):
     replicas: list[tuple[str, int]]
 
 
-class _Found(msgspec.Struct):
-    """A cell in Redis, as recovery finds it."""
+@contextlib.contextmanager
+def leaving(cell_id: CellId) -> Iterator[None]:
+    """A cell that is just being moved to another node waits, and no other waits for it."""
+    try:
+        yield
+    except redis.exceptions.ResponseError as error:
+        if not isinstance(error, LEAVES_THE_NODE) and TORN_CELL not in str(error):
+            raise
+        log.info("%s is on its way to another node: %s", tag(cell_id), error)
 
-    position: Position | None
-    """Epoch and seq that `sale` states; None without `sale`."""
-    is_fenced: bool
-    end: Position | None
-    """The last id of the ledger."""
-    version: int
-    zone_ids: list[str]
-    is_of_this_format: bool
+
+class Recovered(Enum):
+    """What became of a cell."""
+
+    AS_IT_WAS = auto()
+    OPENED = auto()
+    TO_BUILD = auto()
+    """It must be rebuilt, and is so large that this had better be done beside other work."""
 
 
 class Lifter:
-    """Recovery's hands: one connection to Postgres and one to the node, neither ever replaced."""
+    """Recovery's hands: one connection to Postgres and one to the node, neither ever replaced.
 
-    def __init__(self, stores: Stores, connection: asyncpg.Connection, client: redis.asyncio.Redis) -> None:
+    `owns` says which cells live on the node: with a single one, all.
+    """
+
+    def __init__(
+        self,
+        stores: Stores,
+        connection: asyncpg.Connection,
+        client: redis.asyncio.Redis,
+        owns: Callable[[CellId], bool],
+    ) -> None:
         self._stores = stores
+        self._owns = owns
         self._scripts = stores.scripts
         self._connection = connection
         self._client = client
         self._run = script_runner(client, stores.scripts)
+        self._drain = Drain(connection, client, stores.settings)
 
     async def look(self) -> Node:
         """Ask the node who it is."""
@@ -103,68 +113,128 @@ class Lifter:
     async def fence(self) -> None:
         """Make the node refuse every verb."""
         await self._client.script_flush("SYNC")
+        failpoint("lift.after_node_fence")
 
-    async def lift(self, node: Node) -> None:
+    async def has_scripts(self) -> bool:
+        """Whether any of our scripts is on the node."""
+        return any(await self._client.script_exists(*[script.sha for script in self._scripts.values()]))
+
+    async def lift(self, node: Node) -> list[CellId]:
         """Look at every cell, open the sound ones, load the scripts, rebuild the others.
 
-        Raises NotLiftable while the clocks differ too much, or when somebody else got in between.
+        The cells that are so large that the caller had better have them rebuilt beside its other work are
+        left to it. Raises NotLiftable while the clocks differ too much, or when somebody else got in between.
         """
         await self._check_clocks()
         await self._load("recovery")
         to_rebuild = []
-        async for row in queries.cells_to_recover(self._connection):
-            cell_id = CellId(row["event_ref"], row["cell"])
-            if not await self._open_if_sound(cell_id, node):
-                to_rebuild.append(cell_id)
+        rows = queries.cells_to_recover(self._connection)
+        for cell_id in await self._owned(rows):
+            with leaving(cell_id):
+                if not await self._open_if_sound(cell_id, node):
+                    to_rebuild.append(cell_id)
         await self._client.script_load(self._scripts["edit"].source)
+        failpoint("lift.after_edit_script")
         await self.apply_outstanding_edits(older_than_s=0)
         if (now := await self.look()).replid != node.replid or not now.is_master:
             raise NotLiftable("the node changed its role while it was being lifted")
-        await self._load("verb")
+        async with self._connection.transaction():
+            await queries.hold_fence(self._connection)
+            if await queries.is_everything_fenced(self._connection):
+                raise NotLiftable("an operator has closed everything (`rush unfence` opens it again)")
+            await self._load("verb")
+        failpoint("lift.after_fence_released")
         log.info("lifted the node %s, %d cells to rebuild", node.replid[:8], len(to_rebuild))
+        large = []
         for cell_id in to_rebuild:
-            await self.rebuild(cell_id, node)
+            with leaving(cell_id):
+                if await self._builder(cell_id).is_large():
+                    large.append(cell_id)
+                    continue
+                await self.rebuild(cell_id, node)
         if to_rebuild:
             await self.apply_outstanding_edits(older_than_s=0)
+        return large
 
-    async def recover_cell(self, cell_id: CellId, node: Node) -> bool:
-        """Bring one cell of a lifted node back if it is not open; whether anything had to be done."""
+    async def recover_cell(self, cell_id: CellId, node: Node) -> Recovered:
+        """Bring one cell of a lifted node back if it is not open."""
         row = await self._cell(cell_id, lock=False)
         if row is None:
-            return False
-        found = await self._find(cell_id)
+            return Recovered.AS_IT_WAS
+        if row["fenced_at"] is not None:
+            await self._fence_cell(cell_id)
+            return Recovered.AS_IT_WAS
+        found = await self._drain.find(cell_id)
         in_place = found.position is not None and found.position.epoch == row["epoch"] and not found.is_fenced
         if in_place and row["replid"] == node.replid:
-            return False
+            return Recovered.AS_IT_WAS
+        if await self.is_in_other_hands(cell_id):
+            return Recovered.AS_IT_WAS
         if not await self._open_if_sound(cell_id, node):
+            if await self._builder(cell_id).is_large():
+                return Recovered.TO_BUILD
             await self.rebuild(cell_id, node)
-        return True
+        return Recovered.OPENED
+
+    async def build(self, cell_id: CellId) -> None:
+        """Rebuild a large cell, or go on loading one that sells already; takes as long as it takes."""
+        epoch, loaded = await self._client.hmget(CellKeys(cell_id).sale, ["epoch", "loaded"])
+        row = await self._cell(cell_id, lock=False)
+        if row is None:
+            return
+        if loaded is not None and epoch is not None and int(epoch) == row["epoch"]:
+            count = await self._builder(cell_id).resume(row["epoch"])
+            log.info("loaded the last %d bookings of %s", count, tag(cell_id))
+        else:
+            await self.rebuild(cell_id, await self.look())
 
     async def rebuild(self, cell_id: CellId, node: Node) -> None:
         """Begin a new epoch in Postgres, then write the cell from there.
 
         Raises BuildVoid when somebody else has opened the cell, or begun to rebuild it, in the meantime.
         """
-        builder = CellBuilder(cell_id, self._connection, self._client, self._run, self._stores.settings)
+        builder = self._builder(cell_id)
         async with self._connection.transaction():
             row = await self._cell(cell_id, lock=True)
-            if row is None:
+            if row is None or row["fenced_at"] is not None:
                 return
             epoch = row["epoch"] + 1
             # Before the commit: from the moment that Postgres knows the new epoch nobody can open the cell
             # in an older one any more.
             await builder.begin(epoch)
             await self._begin_epoch(cell_id, epoch, node)
+        failpoint("lift.after_lost_epoch")
         count = await builder.rebuild(row["event_id"], epoch)
         log.info("rebuilt %s from Postgres: %d bookings, epoch %d", tag(cell_id), count, epoch)
+
+    async def rebuild_anew(self, cell_id: CellId, node: Node, say: Callable[[int], None]) -> tuple[int, int]:
+        """Close one cell, drain it, write it anew from Postgres and open it; bookings and the new epoch.
+
+        `say` is told now and then how many bookings are written. Raises NotLiftable for a cell that is not
+        to be opened, and BuildVoid when somebody else rebuilds or closes it in the meantime.
+        """
+        builder = self._builder(cell_id)
+        async with self._connection.transaction():
+            row = await self._cell(cell_id, lock=True)
+            if row is None or row["fenced_at"] is not None:
+                raise NotLiftable("it has been closed in the meantime")
+            await self._fence_cell(cell_id)
+            drained = await self._drain.run(cell_id, row)
+            epoch = drained.offset.epoch + 1
+            await builder.begin(epoch)
+            await self._begin_epoch(cell_id, epoch, node)
+        failpoint("lift.after_new_epoch")
+        await self._announce(cell_id, drained)
+        return await builder.rebuild(row["event_id"], epoch, say), epoch
 
     async def apply_outstanding_edits(self, *, older_than_s: float) -> None:
         """Apply the intents that their requests did not get to apply."""
         edits = Edits(self._stores, self._run)
         rows = edits_queries.cells_with_undecided_edits(self._connection, older_than_s=older_than_s)
-        for cell_id in [CellId(row["event_ref"], row["cell"]) async for row in rows]:
+        for cell_id in await self._owned(rows):
             try:
-                await edits.apply_outstanding(cell_id)
+                with leaving(cell_id):
+                    await edits.apply_outstanding(cell_id)
             except RushError as error:
                 # Of a cell that is not open yet, for instance. It must not keep the others from being lifted.
                 log.info("the edits of %s wait: %r", tag(cell_id), error)
@@ -172,37 +242,52 @@ class Lifter:
     async def close_finished(self, retention_s: int) -> None:
         """Take cells out of Redis whose sale has been over for long."""
         rows = queries.finished_cells(self._connection, retention_s=retention_s)
-        for cell_id in [CellId(row["event_ref"], row["cell"]) async for row in rows]:
-            await self._close(cell_id)
+        for cell_id in await self._owned(rows):
+            with leaving(cell_id):
+                await self._close(cell_id)
+
+    async def _owned(self, rows: AsyncIterator[asyncpg.Record]) -> list[CellId]:
+        """Those cells of these rows that live on the node."""
+        cell_ids = [CellId(row["event_ref"], row["cell"]) async for row in rows]
+        return [cell_id for cell_id in cell_ids if self._owns(cell_id)]
 
     async def _close(self, cell_id: CellId) -> None:
         first, last = ids.id_range(cell_id)
         if await queries.has_holds(self._connection, first=first, last=last):
             return
-        builder = CellBuilder(cell_id, self._connection, self._client, self._run, self._stores.settings)
+        builder = self._builder(cell_id)
         async with self._connection.transaction():
             row = await self._cell(cell_id, lock=True)
             if row is None:
                 return
             await self._fence_cell(cell_id)
-            found = await self._find(cell_id)
+            found = await self._drain.find(cell_id)
             position = Position(row["epoch"], row["seq"])
-            if found.position != position or found.end != position:
-                return
-            await queries.close_cell(
-                self._connection,
-                event_ref=cell_id.event_ref,
-                cell=cell_id.cell,
-                epoch=row["epoch"],
-                seq=row["seq"],
-            )
-        await builder.begin(row["epoch"] + 1)
+            is_drained = found.position == found.end == position
+            if is_drained:
+                await builder.begin(row["epoch"] + 1)
+        failpoint("lift.after_last_look")
+        if not is_drained:
+            return
+        # All of it is in Postgres. Who dies in the middle of this leaves a cell that is not open, which the
+        # next recovery brings back, to close it once more: nothing stays behind.
         await builder.wipe()
         await builder.forget()
+        await queries.close_cell(
+            self._connection,
+            event_ref=cell_id.event_ref,
+            cell=cell_id.cell,
+            epoch=row["epoch"],
+            seq=row["seq"],
+        )
+        failpoint("lift.after_closing")
         log.info("closed %s: its sale is over", tag(cell_id))
 
     async def _open_if_sound(self, cell_id: CellId, node: Node) -> bool:
-        """Drain the cell and open it in a new epoch; False for one that must be rebuilt, left fenced."""
+        """Drain the cell and open it in a new epoch; False for one that must be rebuilt, left fenced.
+
+        One that an operator has closed is drained and stays closed.
+        """
         keys = CellKeys(cell_id)
         async with self._connection.transaction():
             row = await self._cell(cell_id, lock=True)
@@ -211,137 +296,57 @@ class Lifter:
             # From here on nothing moves in the cell, and no other recovery that still believes to be the
             # one (it was stopped, and woke up again) can open it.
             token = await self._fence_cell(cell_id)
-            before = Position(row["epoch"], row["seq"])
-            found = await self._find(cell_id)
-            rejected: list[UUID] = []
-            offset = before
-            if await self._is_ahead(keys, found, before):
-                offset = before = await self._repair(cell_id, row["event_id"], found)
-            elif await self._continues(cell_id, found, before):
-                # What survived is kept, also where `sale` did not.
-                offset = await self._drain(cell_id, before, rejected)
-            else:
-                found.position = None
-            is_sound = found.position == found.end == offset and found.is_of_this_format
-            if is_sound:
+            drained = await self._drain.run(cell_id, row)
+            offset, stays_closed = drained.offset, row["fenced_at"] is not None
+            if stays_closed and drained.is_sound:
+                # It is this node's from now on: nobody takes it for a sign that the node was replaced.
+                await queries.move_to_node(
+                    self._connection, replid=node.replid, event_ref=cell_id.event_ref, cell=cell_id.cell
+                )
+                failpoint("lift.after_move")
+            elif stays_closed or drained.is_sound:
                 await self._begin_epoch(cell_id, offset.epoch + 1, node)
-        if is_sound or offset > before:
-            await announce(self._client, cell_id, before, offset, rejected)
-        if not is_sound:
-            return False
+        failpoint("lift.after_drain")
+        await self._announce(cell_id, drained)
+        if stays_closed or not drained.is_sound:
+            return stays_closed
         arguments = (offset.epoch, offset.seq, offset.epoch + 1, token)
         reply = await self._run("open", [keys.sale, keys.ledger], *arguments)
+        failpoint("lift.after_open")
         if reply[0] != Status.OK:
             raise NotLiftable(f"somebody else is recovering {tag(cell_id)}")
         return True
+
+    async def _announce(self, cell_id: CellId, drained: Drained) -> None:
+        if drained.is_sound or drained.offset > drained.before:
+            await announce(self._client, cell_id, drained.before, drained.offset, drained.rejected)
+            failpoint("lift.after_announcement")
+
+    async def is_in_other_hands(self, cell_id: CellId) -> bool:
+        """Whether an operator is just rebuilding the cell."""
+        return bool(
+            await queries.is_being_rebuilt(
+                self._connection, family=REBUILD_LOCKS, number=rebuild_lock(cell_id)
+            )
+        )
 
     async def _fence_cell(self, cell_id: CellId) -> str:
         """Close the cell; the token that opens it again."""
         token = secrets.token_hex(16)
         await self._run("fence", [CellKeys(cell_id).sale], token)
+        failpoint("lift.after_cell_fence")
         return token
-
-    async def _is_ahead(self, keys: CellKeys, found: _Found, offset: Position) -> bool:
-        """Whether Postgres was set back, to where the ledger does not reach any more."""
-        position = found.position
-        if position is None or position <= offset or position != found.end:
-            return False
-        return position.epoch > offset.epoch or await self._has_gap(keys, offset)
-
-    async def _continues(self, cell_id: CellId, found: _Found, offset: Position) -> bool:
-        """Whether the ledger goes on from where Postgres is."""
-        if found.end is None or found.end.epoch != offset.epoch or found.end < offset:
-            return False
-        if await self._is_same_history(cell_id, offset):
-            return True
-        log.warning("the ledger of %s is not the one that Postgres has up to %s", tag(cell_id), offset)
-        return False
-
-    async def _is_same_history(self, cell_id: CellId, offset: Position) -> bool:
-        """Whether the entry at the offset is the one that was committed.
-
-        A replica that was promoted without its last entries, and served before it was fenced, has others
-        in their place. An entry that is no transition of a booking proves nothing, and is believed.
-        """
-        ledger = CellKeys(cell_id).ledger
-        found: Any = await self._client.xrange(ledger, min=str(offset), max=str(offset))
-        line = decode_line(offset.seq, found[0][1].get(FIELD, b"")) if found else None
-        if line is None or line.booking_id is None:
-            return True
-        entry = line.entry
-        if not isinstance(entry, Reserve | Confirm | Cancel | Expire | Reject):
-            return True
-        return bool(
-            await queries.is_committed(
-                self._connection,
-                event_ref=cell_id.event_ref,
-                cell=cell_id.cell,
-                epoch=offset.epoch,
-                seq=offset.seq,
-                booking_id=line.booking_id,
-                version=1 if isinstance(entry, Reserve) else entry.version,
-                at=from_ms(entry.at_ms),
-            )
-        )
-
-    async def _find(self, cell_id: CellId) -> _Found:
-        keys = CellKeys(cell_id)
-        values: list[Any] = await self._client.hmget(
-            keys.sale, ["epoch", "fenced_epoch", "seq", "version", "zones", "format"]
-        )
-        epoch, fenced, seq, version, zones, form = values
-        stated = epoch or fenced
-        end: Any = None
-        if await self._client.exists(keys.ledger):
-            end = await self._client.xinfo_stream(keys.ledger)
-        return _Found(
-            position=Position(int(stated), int(seq)) if stated is not None and seq is not None else None,
-            is_fenced=epoch is None and fenced is not None,
-            end=parse_position(end["last-generated-id"]) if end else None,
-            version=int(version or 0),
-            zone_ids=(zones or b"").decode().split(),
-            is_of_this_format=form == CELL_FORMAT.encode(),
-        )
-
-    async def _has_gap(self, keys: CellKeys, offset: Position) -> bool:
-        """Whether the first entry after the offset is not the next one."""
-        first: Any = await self._client.xrange(keys.ledger, min=f"({offset}", count=1)
-        return not first or parse_position(first[0][0]) != Position(offset.epoch, offset.seq + 1)
-
-    async def _drain(self, cell_id: CellId, offset: Position, rejected: list[UUID]) -> Position:
-        """Commit what the relay has not, in the transaction that holds the cell's row; where that ends."""
-        ledger = CellKeys(cell_id).ledger
-        size = self._stores.settings.relay_batch_entries_max
-        while True:
-            entries: Any = await self._client.xrange(ledger, min=f"({offset}", count=size)
-            lines = dense_lines(offset, [(id_, (FIELD, fields.get(FIELD, b""))) for id_, fields in entries])
-            if not lines:
-                return offset
-            batch = Batch(cell_id=cell_id, epoch=offset.epoch, from_seq=offset.seq, lines=lines)
-            rejected += await commit_batch(self._connection, batch)
-            offset = batch.after
-
-    async def _repair(self, cell_id: CellId, event_id: UUID, found: _Found) -> Position:
-        """Write into Postgres what Redis knows; where Postgres is then."""
-        assert found.position is not None
-        log.warning("Postgres is behind the ledger of %s: repairing its rows from Redis", tag(cell_id))
-        count = await repair_from_redis(self._connection, self._client, cell_id, found.zone_ids)
-        await queries.set_position(
-            self._connection,
-            epoch=found.position.epoch,
-            seq=found.position.seq,
-            version=found.version,
-            event_ref=cell_id.event_ref,
-            cell=cell_id.cell,
-        )
-        log.warning("repaired %d bookings of %s", count, tag(cell_id))
-        return found.position
 
     async def _begin_epoch(self, cell_id: CellId, epoch: int, node: Node) -> None:
         await queries.begin_epoch(
             self._connection, epoch=epoch, replid=node.replid, event_ref=cell_id.event_ref, cell=cell_id.cell
         )
+        failpoint("lift.after_epoch")
         await self._connection.execute("SELECT pg_notify($1, $2)", OPENED_CHANNEL, tag(cell_id))
+        failpoint("lift.after_notice")
+
+    def _builder(self, cell_id: CellId) -> CellBuilder:
+        return CellBuilder(cell_id, self._connection, self._client, self._run, self._stores.settings)
 
     async def _cell(self, cell_id: CellId, *, lock: bool) -> asyncpg.Record | None:
         find = queries.lock_cell if lock else queries.find_cell
@@ -353,6 +358,7 @@ class Lifter:
     async def _load(self, group: str) -> None:
         for script in self._scripts.group(group):
             await self._client.script_load(script.source)
+            failpoint("lift.after_script")
 
     async def _check_clocks(self) -> None:
         seconds, microseconds = await self._client.time()

@@ -2,6 +2,7 @@
 
 from engine import keys
 from engine.errors import LimitPolicy, RateLimited
+from engine.failpoints import failpoint
 from engine.stores import Stores
 
 MS_PER_MINUTE = 60_000
@@ -32,5 +33,6 @@ async def check(stores: Stores, scope: str, subject: str, per_minute: int, burst
     allowed, wait_ms, remaining = await stores.run(
         "rate", [keys.rate(scope, subject)], interval_ms(per_minute), burst
     )
+    failpoint("limits.after_token")
     if not allowed:
         raise RateLimited(policy(scope, per_minute, burst, wait_ms, remaining))

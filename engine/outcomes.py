@@ -32,6 +32,10 @@ def refusal(status: Status, at: str, detail: Sequence[Any], settings: Settings) 
     match status:
         case Status.NOT_OPEN | Status.EPOCH_STALE | Status.BUILD_VOID | Status.VERSION_AHEAD:
             return Fenced()
+        case Status.REBUILDING:
+            return Overloaded(
+                "Bookings of this sale are being brought back, again in a moment", ledger_seq=at
+            )
         case Status.KEY_COLLISION | Status.KEY_REUSED:
             return IdempotencyKeyReused(ledger_seq=at)
         case Status.SALE_NOT_OPEN:

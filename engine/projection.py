@@ -12,6 +12,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from engine.failpoints import failpoint
 from engine.fold import Changes, Event, Orphaned, Row, event_of, fold
 from engine.ids import CellId
 from engine.ledger import Edit
@@ -46,16 +47,19 @@ async def commit_batch(connection: Connection, batch: Batch) -> list[UUID]:
         async with connection.transaction():
             await _advance(connection, batch)
             await _write(connection, batch, fold(batch.lines))
-            return []
+        failpoint("projection.after_commit")
     except _REFUSALS as error:
         if not _is_bisected(error):
             raise
+    else:
+        return []
     # Something in it is refused, which is rare: once more, with savepoints to find it.
+    rejected: dict[UUID, None] = {}
     async with connection.transaction():
         await _advance(connection, batch)
-        rejected: dict[UUID, None] = {}
         await _write_or_bisect(connection, batch, batch.lines, rejected)
-        return list(rejected)
+    failpoint("projection.after_bisected_commit")
+    return list(rejected)
 
 
 async def _advance(connection: Connection, batch: Batch) -> None:
@@ -67,6 +71,7 @@ async def _advance(connection: Connection, batch: Batch) -> None:
         epoch=batch.epoch,
         from_seq=batch.from_seq,
     )
+    failpoint("projection.after_offset")
     if moved != "UPDATE 1":
         raise StaleOffset(f"{batch.cell_id} is not at {batch.before}")
 
@@ -92,6 +97,7 @@ async def _write_or_bisect(
     try:
         async with connection.transaction():
             await _write(connection, batch, fold(lines))
+        failpoint("projection.after_savepoint")
     except _REFUSALS as error:
         if not _is_bisected(error):
             raise
@@ -118,18 +124,26 @@ async def _undo(connection: Connection, batch: Batch, line: Line) -> bool:
         ended_at = from_ms(entry.at_ms)
     except OverflowError:
         return False
-    undone: int = await queries.undo_booking(
-        connection,
-        booking_id=booking_id,
-        version=entry.version,
-        ended_at=ended_at,
-        epoch=batch.epoch,
-        seq=line.seq,
-    )
-    if not undone:
+    try:
+        # It may be refused as well: that must not keep what comes behind it from Postgres.
+        async with connection.transaction():
+            undone: int = await queries.undo_booking(
+                connection,
+                booking_id=booking_id,
+                version=entry.version,
+                ended_at=ended_at,
+                epoch=batch.epoch,
+                seq=line.seq,
+            )
+            failpoint("projection.after_undo")
+            if undone:
+                await _copy_events(connection, [event_of("booking.cancelled", entry, entry.version)])
+        failpoint("projection.after_undo_kept")
+    except _REFUSALS as error:
+        if not _is_bisected(error):
+            raise
         return False
-    await _copy_events(connection, [event_of("booking.cancelled", entry, entry.version)])
-    return True
+    return bool(undone)
 
 
 async def _bury(
@@ -148,6 +162,7 @@ async def _bury(
         reason=reason,
         is_returned=isinstance(line.entry, Reject),
     )
+    failpoint("projection.after_dead_letter")
     if booking_id is not None:
         rejected[booking_id] = None
 
@@ -164,7 +179,9 @@ async def _write(connection: Connection, batch: Batch, changes: Changes) -> None
     if made:
         bookings, items = reserved_rows(batch.cell_id, batch.epoch, made)
         await _copy(connection, BOOKINGS, bookings)
+        failpoint("projection.after_bookings")
         await _copy(connection, ITEMS, items)
+        failpoint("projection.after_items")
     if len(made) < len(changes.bookings):
         await _move_bookings(connection, batch.epoch, changes.bookings)
     if changes.zones:
@@ -178,6 +195,7 @@ async def _write(connection: Connection, batch: Batch, changes: Changes) -> None
             confirmeds=[counters.confirmed for _, counters in zones],
             blockeds=[counters.blocked for _, counters in zones],
         )
+        failpoint("projection.after_counters")
         _expect(done, len(zones), "zones")
     if changes.events:
         await _copy_events(connection, changes.events)
@@ -193,6 +211,7 @@ async def _copy(connection: Connection, table: Table, rows: bytes) -> None:
 
 async def _copy_events(connection: Connection, events: list[Event]) -> None:
     await _copy(connection, OUTBOX, event_rows(events))
+    failpoint("projection.after_events")
 
 
 def _expect(done: str, count: int, what: str) -> None:
@@ -214,6 +233,7 @@ async def _move_bookings(connection: Connection, epoch: int, bookings: dict[str,
         seqs=[row.seq for _, row in moved],
         epoch=epoch,
     )
+    failpoint("projection.after_moves")
     _expect(done, len(moved), "bookings")
 
 
@@ -226,9 +246,11 @@ async def _decide_edits(connection: Connection, cell_id: CellId, edits: list[Edi
         event_ref=cell_id.event_ref,
         cell=cell_id.cell,
     )
+    failpoint("projection.after_edits")
     await queries.advance_applied_version(
         connection,
         version=max(edit.version for edit in edits),
         event_ref=cell_id.event_ref,
         cell=cell_id.cell,
     )
+    failpoint("projection.after_applied_version")

@@ -2,12 +2,19 @@
 
 Every write to Redis carries a build token: a newer rebuild makes all that an older one still sends void.
 `sale` is written last, and until then the cell is not open.
+
+A large cell is opened when its counters, limits and holds are there, and sells while its other records are
+still being loaded, in the order of their ids. `loaded` in `sale` says how far they are: a verb that finds no
+record behind it answers REBUILDING, so that no keyed id lives twice. Whoever finds `loaded` there, and nobody
+at it, goes on from it.
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator
+import time
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -16,10 +23,12 @@ import msgspec
 import redis.asyncio
 
 from engine import ids
-from engine.booking import RECORD_FIELDS, items_decoder
+from engine.booking import Record, items_decoder, parse_record
+from engine.failpoints import failpoint
 from engine.ids import CellId
-from engine.keys import CellKeys
+from engine.keys import CellKeys, tag
 from engine.ledger import parse_position
+from engine.rebuild_slices import Slices
 from engine.settings import Settings
 from engine.sql import load_queries
 from engine.status import Status
@@ -29,17 +38,36 @@ from engine.times import from_ms, to_ms
 log = logging.getLogger(__name__)
 queries = load_queries("recovery")
 
-SLICE_BOOKINGS_MAX = 200
-"""One script call writes so many records: about 3 ms in which no other cell is served."""
+WHOLE_RECORDS_MAX = 20_000
+"""A cell that has no more is opened when all of it is there: in about a second."""
 SCAN_COUNT = 1_000
-CELL_FORMAT = "2"
+CELL_FORMAT = "3"
 """The form of what a cell's keys hold. A lift rebuilds a cell of another one from Postgres, so that an update
 of the program needs no conversion. Count it up when the form of a value or a member changes."""
-PROGRESS_EVERY = 50_000
+PROGRESS_INTERVAL_S = 5.0
 
 
 class BuildVoid(Exception):
     """A newer rebuild of this cell has begun."""
+
+
+class Progress:
+    """How far a rebuild is: told to `say` each time, or in a line of the log now and then."""
+
+    def __init__(self, what: str, say: Callable[[int], None] | None) -> None:
+        self._what = what
+        self._say = say
+        self._told_at_s = time.monotonic()
+        self.records = 0
+
+    def wrote(self, records: int, state: str) -> None:
+        """So many more are written."""
+        self.records += records
+        if self._say is not None:
+            self._say(self.records)
+        elif time.monotonic() - self._told_at_s >= PROGRESS_INTERVAL_S:
+            self._told_at_s = time.monotonic()
+            log.info("rebuilding %s: %s, %d bookings are back", self._what, state, self.records)
 
 
 class CellBuilder:
@@ -59,6 +87,7 @@ class CellBuilder:
         self._client = client
         self._run = run
         self._settings = settings
+        self._slices = Slices(cell_id, connection)
         self._token = ""
         self._has_left_overs = True
 
@@ -76,21 +105,63 @@ class CellBuilder:
         self._has_left_overs = bool(await self._client.exists(*fixed))
         self._token = f"{epoch}-{secrets.token_hex(16)}"
         await self._call("build_begin", [self._keys.sale, self._keys.build], self._token)
+        failpoint("rebuild.after_token")
 
-    async def rebuild(self, event_id: UUID, epoch: int) -> int:
+    async def is_large(self) -> bool:
+        """Whether rebuilding it takes longer than others should wait."""
+        return await self._slices.count(WHOLE_RECORDS_MAX + 1) > WHOLE_RECORDS_MAX
+
+    async def rebuild(self, event_id: UUID, epoch: int, say: Callable[[int], None] | None = None) -> int:
         """Write the whole cell from Postgres and open it in `epoch`; the number of bookings written.
 
-        Raises BuildVoid when a newer rebuild has begun.
+        Raises BuildVoid when a newer rebuild has begun, or an operator has closed the cell.
         """
+        progress = Progress(tag(self._cell_id), say)
         await self.wipe()
-        count = 0
-        async for slice_ in self._bookings():
-            await self._load(slice_)
-            count += len(slice_)
-            if count // PROGRESS_EVERY != (count - len(slice_)) // PROGRESS_EVERY:
-                log.info("rebuilding %s: %d bookings so far", self._keys.prefix, count)
-        await self._open(event_id, epoch)
-        return count
+        is_large = await self.is_large()
+        if is_large:
+            keys = [self._keys.build, self._keys.buyers]
+            async with contextlib.aclosing(self._slices.units()) as slices:
+                async for row in slices:
+                    await self._call("build_units", keys, self._token, row["text"])
+                    failpoint("rebuild.after_units")
+                    progress.wrote(0, "not on sale yet")
+        keys = [self._keys.build, self._keys.buyers, self._keys.deadlines]
+        records = self._slices.holds() if is_large else self._slices.whole()
+        async with contextlib.aclosing(records) as slices:
+            async for row in slices:
+                await self._call("build_load", keys, self._token, row["text"])
+                failpoint("rebuild.after_slice")
+                progress.wrote(row["bookings"], "not on sale yet")
+        await self._open(event_id, epoch, is_complete=not is_large)
+        if is_large:
+            await self._load_rest("", progress)
+        return progress.records
+
+    async def resume(self, epoch: int, say: Callable[[int], None] | None = None) -> int:
+        """Go on loading the records of a cell that sells already; the number of bookings looked at.
+
+        Raises BuildVoid where nothing is to be loaded any more, or a newer one does it.
+        """
+        self._token = f"{epoch}-{secrets.token_hex(16)}"
+        reply = await self._run("build_resume", [self._keys.sale, self._keys.build], self._token)
+        failpoint("rebuild.after_resume")
+        if reply[0] != Status.OK:
+            raise BuildVoid(f"{self._keys.prefix}: all of it is there")
+        progress = Progress(tag(self._cell_id), say)
+        await self._load_rest(reply[1].decode(), progress)
+        return progress.records
+
+    async def _load_rest(self, loaded: str, progress: Progress) -> None:
+        """Put back all records behind `loaded` but the holds, which are there."""
+        keys = [self._keys.build, self._keys.sale]
+        async with contextlib.aclosing(self._slices.others(loaded)) as slices:
+            async for row in slices:
+                await self._call("build_rest", keys, self._token, row["last_id"], row["text"])
+                failpoint("rebuild.after_rest_slice")
+                progress.wrote(row["bookings"], "on sale")
+        await self._call("build_rest", keys, self._token, "", "")
+        failpoint("rebuild.after_rest")
 
     async def wipe(self) -> None:
         """Remove all that Redis has of the cell, but for the token."""
@@ -103,32 +174,17 @@ class CellBuilder:
                 found.append(key)
             if len(found) >= SCAN_COUNT:
                 await self._call("build_wipe", [self._keys.build, *found], self._token)
+                failpoint("rebuild.after_wiped_slice")
                 found.clear()
         await self._call("build_wipe", [self._keys.build, *found], self._token)
+        failpoint("rebuild.after_wipe")
 
     async def forget(self) -> None:
         """Remove the token as well: nothing is left of the cell."""
         await self._call("build_wipe", [self._keys.build, self._keys.build], self._token)
+        failpoint("rebuild.after_forgetting")
 
-    async def _bookings(self) -> AsyncIterator[list[asyncpg.Record]]:
-        after, last = ids.id_range(self._cell_id)
-        while True:
-            rows = queries.bookings_to_rebuild(
-                self._connection, after=after, last=last, rows_max=SLICE_BOOKINGS_MAX
-            )
-            slice_ = [row async for row in rows]
-            if slice_:
-                yield slice_
-            if len(slice_) < SLICE_BOOKINGS_MAX:
-                return
-            after = slice_[-1]["id"]
-
-    async def _load(self, rows: list[asyncpg.Record]) -> None:
-        keys = [self._keys.build, self._keys.buyers, self._keys.deadlines]
-        keys += [self._keys.booking(row["id"]) for row in rows]
-        await self._call("build_load", keys, self._token, *[_record(row) for row in rows])
-
-    async def _open(self, event_id: UUID, epoch: int) -> None:
+    async def _open(self, event_id: UUID, epoch: int, *, is_complete: bool) -> None:
         event_ref, cell = self._cell_id
         sale = await queries.find_sale(self._connection, event_ref=event_ref, cell=cell)
         zones = [zone async for zone in queries.find_zones(self._connection, event_id=event_id)]
@@ -148,7 +204,16 @@ class CellBuilder:
             "ledger_max": self._settings.ledger_entries_max,
             "zones": " ".join(str(zone["id"]) for zone in zones),
         }
-        await self._call("build_open", keys, self._token, _json(fields), *[_zone(zone) for zone in zones])
+        if not is_complete:
+            fields["loaded"] = ""
+        async with self._connection.transaction():
+            # Who closes the cell by hand waits for this lock, or is seen here.
+            row = await queries.lock_cell(self._connection, event_ref=event_ref, cell=cell)
+            if row is None or row["fenced_at"] is not None or row["epoch"] != epoch:
+                raise BuildVoid(f"{self._keys.prefix}: it is not to be opened any more")
+            await self._call("build_open", keys, self._token, _json(fields), *[_zone(zone) for zone in zones])
+            failpoint("rebuild.after_open")
+        failpoint("rebuild.after_unlocking")
 
     async def _call(self, name: str, keys: list[Any], *arguments: Any) -> None:
         reply = await self._run(name, keys, *arguments)
@@ -177,32 +242,6 @@ def _zone(zone: asyncpg.Record) -> str:
     )
 
 
-def _record(row: asyncpg.Record) -> str:
-    fields = {
-        "user": row["user_id"],
-        "status": row["status"],
-        "version": row["version"],
-        "fingerprint": row["fingerprint"] or "",
-        "items": _compact(row["items"]),
-        "quantity": row["quantity"],
-        "total_minor": row["total_minor"],
-        "currency": row["currency"],
-        "created_at_ms": to_ms(row["created_at"]),
-        "expires_at_ms": to_ms(row["expires_at"]),
-        "seq": f"{row['ledger_epoch']}-{row['ledger_seq']}",
-    }
-    if row["confirmed_at"] is not None:
-        fields |= {"confirmed_at_ms": to_ms(row["confirmed_at"]), "code": row["confirmation_code"]}
-    if row["ended_at"] is not None:
-        fields["ended_at_ms"] = to_ms(row["ended_at"])
-    return _json(fields)
-
-
-def _compact(items: str) -> str:
-    """The items spelled as reserve.lua spells them."""
-    return msgspec.json.encode(items_decoder.decode(items)).decode()
-
-
 async def repair_from_redis(
     connection: asyncpg.Connection, client: redis.asyncio.Redis, cell_id: CellId, zone_ids: list[str]
 ) -> int:
@@ -213,9 +252,9 @@ async def repair_from_redis(
     keys = CellKeys(cell_id)
     count = 0
     async for key in client.scan_iter(match=keys.booking_prefix + "*", count=SCAN_COUNT):
-        values = await client.hmget(key, [*RECORD_FIELDS, "ended_at_ms"])
-        if values[0] is not None:
-            await _repair_booking(connection, UUID(key.decode()[-36:]), values)
+        text: Any = await client.get(key)
+        if text is not None:
+            await _repair_booking(connection, UUID(key.decode()[-36:]), parse_record(text))
             count += 1
         await asyncio.sleep(0)
     for zone_id in zone_ids:
@@ -226,32 +265,33 @@ async def repair_from_redis(
             zone_id=UUID(zone_id),
             **{name: int(value) for name, value in zip(fields, counters, strict=True)},
         )
+        failpoint("rebuild.after_repaired_zone")
     return count
 
 
-async def _repair_booking(connection: asyncpg.Connection, booking_id: UUID, values: list[Any]) -> None:
-    record = dict(zip((*RECORD_FIELDS, "ended_at_ms"), values, strict=True))
-    position = parse_position(record["seq"])
+async def _repair_booking(connection: asyncpg.Connection, booking_id: UUID, record: Record) -> None:
+    position = parse_position(record.seq)
     await queries.repair_booking(
         connection,
         id=booking_id,
         event_id=ids.event_id_of(booking_id),
-        user_id=UUID(record["user"].decode()),
-        status=record["status"].decode(),
-        version=int(record["version"]),
-        fingerprint=record["fingerprint"].decode() or None,
-        quantity=int(record["quantity"]),
-        total_minor=int(record["total_minor"]),
-        currency=record["currency"].decode(),
-        created_at=from_ms(int(record["created_at_ms"])),
-        expires_at=from_ms(int(record["expires_at_ms"])),
-        confirmed_at=from_ms(int(record["confirmed_at_ms"])) if record["confirmed_at_ms"] else None,
-        ended_at=from_ms(int(record["ended_at_ms"])) if record["ended_at_ms"] else None,
-        code=record["code"].decode() if record["code"] else None,
+        user_id=UUID(record.user),
+        status=record.status,
+        version=record.version,
+        fingerprint=record.fingerprint or None,
+        quantity=record.quantity,
+        total_minor=record.total_minor,
+        currency=record.currency,
+        created_at=from_ms(record.created_at_ms),
+        expires_at=from_ms(record.expires_at_ms),
+        confirmed_at=from_ms(record.confirmed_at_ms) if record.confirmed_at_ms else None,
+        ended_at=from_ms(record.ended_at_ms) if record.ended_at_ms else None,
+        code=record.code,
         epoch=position.epoch,
         seq=position.seq,
     )
-    for item in items_decoder.decode(record["items"]):
+    failpoint("rebuild.after_repaired_booking")
+    for item in items_decoder.decode(record.items):
         await queries.repair_item(
             connection,
             booking_id=booking_id,
@@ -259,3 +299,4 @@ async def _repair_booking(connection: asyncpg.Connection, booking_id: UUID, valu
             quantity=item.quantity,
             price=item.unit_price_minor,
         )
+        failpoint("rebuild.after_repaired_item")

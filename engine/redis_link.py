@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 import hiredis
 
 from engine.errors import Fenced, OutcomeUnknown, RushError, StoreUnavailable
+from engine.failpoints import failpoint
 
 WRITE_BUFFER_BYTES_MAX = 1 << 20
 """With more than this waiting for the kernel, new calls are refused."""
@@ -31,12 +32,26 @@ _NOT_YET = object()
 _is_cancelled = methodcaller("cancelled")
 
 _NOTHING_WAS_DONE = frozenset(
-    {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY"}
+    {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY", "TRYAGAIN"}
 )
+TORN_CELL = "access a non local key"
+"""What a script is told whose cell is being moved to another node, key by key. Ours read all that they need
+before they write, so nothing was done."""
 
 
 class RedisReplyError(Exception):
     """An error reply that says more about the command than about the server."""
+
+
+class Redirected(RedisReplyError):
+    """A node of a cluster says who has the key: `MOVED slot host:port` or `ASK slot host:port`."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        word, _, rest = text.partition(" ")
+        self.is_ask = word == "ASK"
+        host, _, port = rest.partition(" ")[2].rpartition(":")
+        self.host, self.port = host, int(port)
 
 
 class Owner(Protocol):
@@ -45,20 +60,25 @@ class Owner(Protocol):
     def link_lost(self, link: "RedisLink", reason: str) -> None:
         """Take no more calls for this link; what was in flight has failed or will be answered."""
 
+    def redirected(self, future: asyncio.Future[Any], error: Redirected) -> None:
+        """Settle a call for which this node did nothing, because another one has its key."""
+
 
 def reply_error(text: str) -> Exception:
     """The exception for an error reply such as `NOSCRIPT No matching script`.
 
-    Fenced for NOSCRIPT; StoreUnavailable where Redis refused before it did anything;
-    RedisReplyError for the rest. Redis' own words are a note on the first two: they are for the
-    log and not for a client.
+    Fenced for NOSCRIPT; StoreUnavailable where Redis refused before it did anything; Redirected where
+    another node has the key; RedisReplyError for the rest. Redis' own words are a note on the first two:
+    they are for the log and not for a client.
     """
     word = text.partition(" ")[0]
     error: RushError
     if word == "NOSCRIPT":
         error = Fenced()
-    elif word in _NOTHING_WAS_DONE:
+    elif word in _NOTHING_WAS_DONE or TORN_CELL in text:
         error = StoreUnavailable()
+    elif word in ("MOVED", "ASK"):
+        return Redirected(text)
     else:
         return RedisReplyError(text)
     error.add_note(text)
@@ -120,11 +140,15 @@ class RedisLink(asyncio.Protocol):
     def submit(self, packed: bytes) -> asyncio.Future[Any]:
         """Send a packed command with all others of this loop tick; the future is its reply."""
         future = self._loop.create_future()
+        self.enqueue(future, packed)
+        return future
+
+    def enqueue(self, future: asyncio.Future[Any], packed: bytes) -> None:
+        """The same for a future that there is already."""
         if not self.fresh:
             self._loop.call_soon(self.flush)
         self.fresh.append(future)
         self.packed.append(packed)
-        return future
 
     def flush(self) -> None:
         """Write what was submitted since the last flush; what was cancelled meanwhile is left out."""
@@ -159,6 +183,7 @@ class RedisLink(asyncio.Protocol):
         if self._timer is None:
             self._arm(now + self._timeout_s)
         transport.write(b"".join(packed))
+        failpoint("redis_link.after_write")
 
     # Callbacks of the transport.
 
@@ -251,6 +276,9 @@ class RedisLink(asyncio.Protocol):
             self.drop("all is answered")
 
     def _refused(self, future: asyncio.Future[Any], error: Exception) -> None:
+        if isinstance(error, Redirected):
+            self._owner.redirected(future, error)
+            return
         _fail((future,), lambda: error)
         if isinstance(error, StoreUnavailable) and error.__notes__[0].startswith("READONLY"):
             self._retire()

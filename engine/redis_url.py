@@ -1,10 +1,20 @@
-"""Where Redis is: the address, the login and the TLS context in a URL, read as redis-py reads them."""
+"""Where Redis is: one node, a cluster, or a master that sentinels know. The URL says which.
+
+    redis://[user:password@]host[:port][/db]        one node; rediss:// by TLS, unix:// by a socket
+    redis+cluster://[user:password@]host:port,…     some nodes of a cluster, which know the others
+    redis+sentinel://[user:password@]host:port,…/service[/db]
+                                                    the sentinels that watch a master and its replicas
+
+`rediss+cluster://` and `rediss+sentinel://` are the same by TLS. A single node is read as redis-py reads it.
+"""
 
 import ssl
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 PORT_DEFAULT = 6379
+SENTINEL_PORT_DEFAULT = 26379
 
 _TLS_OPTIONS = frozenset(
     {"ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}
@@ -34,23 +44,81 @@ class RedisAddress:
         where = f"unix:{self.path}" if self.path else f"{self.host}:{self.port}"
         return f"{where}/{self.database}{' (TLS)' if self.tls else ''}"
 
+    def at(self, host: str, port: int) -> "RedisAddress":
+        """Another server, where we are who we are here."""
+        return replace(self, host=host, port=port, path=None)
 
-def parse_redis_url(url: str) -> RedisAddress:
-    """Read a redis://, rediss:// (TLS) or unix:// URL.
 
-    The database number is the path or `?db=`. TLS takes redis-py's options `ssl_ca_certs`,
-    `ssl_cert_reqs` (none, optional, required), `ssl_check_hostname`, `ssl_certfile` and
-    `ssl_keyfile`. Raises ValueError, with a message that repeats no secret, for anything else;
+@dataclass(frozen=True, slots=True)
+class ClusterAddress:
+    """Some nodes of a cluster."""
+
+    nodes: tuple[RedisAddress, ...]
+    tls_options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """As they stand in the URL, for a client that makes its own TLS context."""
+
+    def __str__(self) -> str:
+        return f"cluster of {', '.join(f'{node.host}:{node.port}' for node in self.nodes)}"
+
+    def at(self, host: str, port: int) -> RedisAddress:
+        """One of its servers."""
+        return self.nodes[0].at(host, port)
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelAddress:
+    """The sentinels that know where a master is, and who we are at either."""
+
+    sentinels: tuple[RedisAddress, ...]
+    service: str
+    """The name by which the sentinels know the master."""
+    master: RedisAddress
+    """All but host and port."""
+
+    def __str__(self) -> str:
+        sentinels = ", ".join(f"{sentinel.host}:{sentinel.port}" for sentinel in self.sentinels)
+        return f"{self.service}/{self.master.database} by sentinels {sentinels}"
+
+    def at(self, host: str, port: int) -> RedisAddress:
+        """One of the servers that they watch."""
+        return self.master.at(host, port)
+
+
+Address = RedisAddress | ClusterAddress | SentinelAddress
+
+
+def parse_redis_url(url: str) -> Address:
+    """Read a URL of one of the forms above.
+
+    The database number is the path or `?db=`; a cluster has only the database 0. TLS takes redis-py's
+    options `ssl_ca_certs`, `ssl_cert_reqs` (none, optional, required), `ssl_check_hostname`, `ssl_certfile`
+    and `ssl_keyfile`. The login of sentinels, where they want one, stands in `sentinel_username` and
+    `sentinel_password`. Raises ValueError, with a message that repeats no secret, for anything else;
     OSError (ssl.SSLError among them) when a certificate file cannot be read.
     """
+    scheme, _, kind = url.partition("://")[0].partition("+")
+    match scheme, kind:
+        case (("redis" | "rediss" | "unix"), ""):
+            return _parse_node(url)
+        case (("redis" | "rediss"), "cluster"):
+            return _parse_cluster(url)
+        case (("redis" | "rediss"), "sentinel"):
+            return _parse_sentinel(url)
+        case _:
+            raise ValueError(
+                "the Redis URL must begin with redis://, rediss:// or unix://, with redis+cluster:// or "
+                "rediss+cluster://, or with redis+sentinel:// or rediss+sentinel://"
+            )
+
+
+def _parse_node(url: str) -> RedisAddress:
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         raise ValueError("the Redis URL is malformed: its host or port") from None
-    if parts.scheme not in ("redis", "rediss", "unix"):
-        raise ValueError("the Redis URL must begin with redis://, rediss:// or unix://")
-    options = _options(parts.query, parts.scheme)
+    known = {"redis": {"db"}, "rediss": {"db"} | _TLS_OPTIONS, "unix": {"db", "password"}}[parts.scheme]
+    options = _options(parts.query, known)
     username = unquote(parts.username) if parts.username else None
     password = unquote(parts.password) if parts.password else None
     database = options.pop("db", None)
@@ -71,8 +139,69 @@ def parse_redis_url(url: str) -> RedisAddress:
     )
 
 
-def _options(query: str, scheme: str) -> dict[str, str]:
-    known = {"redis": {"db"}, "rediss": {"db"} | _TLS_OPTIONS, "unix": {"db", "password"}}[scheme]
+def _parse_cluster(url: str) -> ClusterAddress:
+    hosts, rest, is_tls = _several(url, PORT_DEFAULT)
+    options = _options(urlsplit(rest).query, _TLS_OPTIONS if is_tls else frozenset())
+    if urlsplit(rest).path.strip("/"):
+        raise ValueError("the Redis URL names a database: a cluster has only one")
+    login = _login(rest, options, is_tls)
+    return ClusterAddress(tuple(login.at(host, port) for host, port in hosts), tls_options=options)
+
+
+def _parse_sentinel(url: str) -> SentinelAddress:
+    hosts, rest, is_tls = _several(url, SENTINEL_PORT_DEFAULT)
+    parts = urlsplit(rest)
+    known = {"db", "sentinel_username", "sentinel_password"} | (_TLS_OPTIONS if is_tls else set())
+    options = _options(parts.query, known)
+    service, _, database = parts.path.strip("/").partition("/")
+    if not service:
+        raise ValueError("the Redis URL names no service: redis+sentinel://host:port,host:port/service")
+    database = options.pop("db", database)
+    username, password = options.pop("sentinel_username", None), options.pop("sentinel_password", None)
+    login = _login(rest, options, is_tls)
+    return SentinelAddress(
+        sentinels=tuple(
+            replace(login, host=host, port=port, username=username or None, password=password or None)
+            for host, port in hosts
+        ),
+        service=unquote(service),
+        master=replace(login, database=_database(database)),
+    )
+
+
+def _several(url: str, port_default: int) -> tuple[list[tuple[str, int]], str, bool]:
+    """The hosts and ports of a URL that names several, the URL with one in their place, whether by TLS."""
+    scheme, _, rest = url.partition("://")
+    end = next((i for i, letter in enumerate(rest) if letter in "/?#"), len(rest))
+    credentials, at, names = rest[:end].rpartition("@")
+    hosts = []
+    for name in names.split(","):
+        try:
+            parts = urlsplit(f"//{name}")
+            hosts.append((unquote(parts.hostname or ""), parts.port or port_default))
+        except ValueError:
+            raise ValueError("the Redis URL is malformed: its hosts or ports") from None
+    if not all(host for host, _ in hosts):
+        raise ValueError("the Redis URL names no hosts: host:port,host:port,…")
+    one = f"redis://{credentials}{at}host{rest[end:]}"
+    try:
+        urlsplit(one)
+    except ValueError:
+        # Its own text repeats the password.
+        raise ValueError("the Redis URL is malformed: its user or password") from None
+    return hosts, one, scheme.startswith("rediss")
+
+
+def _login(rest: str, options: dict[str, str], is_tls: bool) -> RedisAddress:
+    parts = urlsplit(rest)
+    return RedisAddress(
+        username=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+        tls=_tls_context(options) if is_tls else None,
+    )
+
+
+def _options(query: str, known: Collection[str]) -> dict[str, str]:
     options: dict[str, str] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in known:

@@ -22,7 +22,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     env: typing.Literal["development", "production"] = "production"
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """redis:// or rediss:// (TLS), with user, password and database number where needed."""
+    """redis:// or rediss:// (TLS), with user, password and database number where needed; or sentinels, or a
+    cluster: see engine/redis_url.py."""
     database_url: str = "postgresql://postgres@127.0.0.1:5432/rush"
     jwt_secret: str = ""
     """Signs and verifies access tokens (HS256); at least 32 characters. It has no default."""
@@ -70,9 +71,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     expiry_slice_max: int = 100
     """Holds that one call of expire.lua takes back at most."""
     recovery_poll_ms: int = 200
+    audit_interval_s: int = 60
+    """How often the auditor looks whether anything is false that must never be."""
     cell_retention_s: int = 24 * 3600
     """How long a closed cell stays in Redis."""
     data_dir: str = ".rush"
+    failpoint: str = ""
+    """Where this process ends or freezes itself (engine/failpoints.py): for drills, production refuses it."""
 
     def __repr__(self) -> str:
         """Every setting that is no secret and holds none: fit for a log."""
@@ -126,6 +131,10 @@ def load_settings(
     settings = Settings(**values)  # type: ignore[arg-type]
     if settings.is_production or settings.jwt_secret:
         _require_secret(settings)
+    if settings.is_production and settings.failpoint:
+        raise SettingsError(
+            "RUSH_FAILPOINT ends this process on purpose: only RUSH_ENV=development allows it"
+        )
     return settings
 
 

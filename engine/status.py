@@ -10,43 +10,45 @@ class Status(IntEnum):
     """done"""
     NOT_OPEN = 1
     """the cell is not open: nothing may be concluded from what it holds"""
-    REPLAYED = 2
+    REBUILDING = 2
+    """its record may still be on its way from Postgres"""
+    REPLAYED = 3
     """done before, by the same request: the first answer again"""
-    KEY_COLLISION = 3
+    KEY_COLLISION = 4
     """somebody else's booking has this id"""
-    KEY_REUSED = 4
+    KEY_REUSED = 5
     """the same idempotency key with another request"""
-    SALE_NOT_OPEN = 5
+    SALE_NOT_OPEN = 6
     """before, paused, cancelled or after"""
-    RATE_LIMITED = 6
+    RATE_LIMITED = 7
     """too many attempts of this user"""
-    ZONE_UNKNOWN = 7
+    ZONE_UNKNOWN = 8
     """no such zone in this cell"""
-    SHOW_MISMATCH = 8
+    SHOW_MISMATCH = 9
     """the zone belongs to another show than the request says"""
-    OVER_ORDER_LIMIT = 9
+    OVER_ORDER_LIMIT = 10
     """more than one order may take of this zone"""
-    HOLDS_DUE = 10
+    HOLDS_DUE = 11
     """would be refused, but more holds are due than one call takes back"""
-    OVER_USER_LIMIT = 11
+    OVER_USER_LIMIT = 12
     """more than one person may hold of this event"""
-    INSUFFICIENT_STOCK = 12
+    INSUFFICIENT_STOCK = 13
     """not enough left"""
-    LEDGER_FULL = 13
+    LEDGER_FULL = 14
     """the relay is too far behind"""
-    BOOKING_UNKNOWN = 14
+    BOOKING_UNKNOWN = 15
     """no such booking of this user"""
-    BOOKING_ENDED = 15
+    BOOKING_ENDED = 16
     """its state does not allow this"""
-    BOOKING_EXPIRED = 16
+    BOOKING_EXPIRED = 17
     """its deadline has passed"""
-    PAYMENT_REQUIRED = 17
+    PAYMENT_REQUIRED = 18
     """it has a price and no payment"""
-    VERSION_AHEAD = 18
+    VERSION_AHEAD = 19
     """an earlier edit is still to be applied"""
-    BELOW_IN_USE = 19
+    BELOW_IN_USE = 20
     """the edit would take away seats that are in use"""
-    EPOCH_STALE = 20
+    EPOCH_STALE = 21
     """the cell is not where the caller believes it to be"""
-    BUILD_VOID = 21
+    BUILD_VOID = 22
     """a newer rebuild has begun"""

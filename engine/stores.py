@@ -3,26 +3,23 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import msgspec
 import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
-from engine.hotline import HotLine, RedisReplyError
+from engine.cluster_lines import ClusterLines, ClusterMaster
+from engine.errors import StoreUnavailable
+from engine.hotline import HotLine, RedisReplyError, TheMaster
+from engine.ids import CellId
+from engine.redis_clients import open_client
+from engine.redis_url import ClusterAddress, parse_redis_url
 from engine.scripts import ScriptFailed, Scripts
 from engine.settings import Settings
 
 CONNECT_TIMEOUT_S = 3
 STATEMENT_TIMEOUT_S = 15
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
-SOCKET_TIMEOUT_S = 5
-HEALTH_CHECK_INTERVAL_S = 5
-RESP_VERSION = 2
-"""The replies of redis-py have another shape with each version of the protocol."""
-REPLICA_TIMEOUT_S = 1
 
 POSTGRES_ERRORS = (
     OSError,
@@ -37,17 +34,24 @@ dies while it is being handed out may raise the last one: asyncpg finds it betwe
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
 
+Line = HotLine | ClusterLines
+Master = TheMaster | ClusterMaster
+"""One that a part of the cells live on, or all of them."""
+
 RunScript = Callable[..., Awaitable[Any]]
 """(name, keys, *arguments) → the script's reply."""
 
 
 class Stores(msgspec.Struct, frozen=True):
-    """Postgres, Redis for what is not hot, the hot line, and the scripts they share."""
+    """Postgres, Redis for what is not hot, the hot line, and the scripts they share.
+
+    On a cluster `redis` goes to whichever node has the key, and to all masters with what has none.
+    """
 
     settings: Settings
     pool: asyncpg.Pool
     redis: redis.asyncio.Redis
-    line: HotLine
+    line: Line
     scripts: Scripts
 
     async def run(self, name: str, keys: Sequence[str], *arguments: str | int) -> Any:
@@ -65,6 +69,13 @@ class Stores(msgspec.Struct, frozen=True):
     def script_failed(self, name: str, error: RedisReplyError) -> ScriptFailed:
         """The exception for an error that a script made; its text names the source file and line."""
         return ScriptFailed(self.scripts[name].locate(str(error)))
+
+    def master_of(self, cell_id: CellId) -> Master:
+        """The master that a cell lives on; raises StoreUnavailable where none is known."""
+        for master in self.line.masters():
+            if master.owns(cell_id):
+                return master
+        raise StoreUnavailable
 
     async def close(self) -> None:
         """Close all connections; returns also when a store is away."""
@@ -88,32 +99,21 @@ def script_runner(client: redis.asyncio.Redis, scripts: Scripts) -> RunScript:
 
 
 def open_redis(settings: Settings, *, single: bool = False) -> redis.asyncio.Redis:
-    """A redis-py client that never repeats a command on its own: a lost reply would run it twice.
-
-    `single` keeps to one connection, which breaks visibly instead of being replaced.
-    """
-    return redis.asyncio.Redis.from_url(
-        settings.redis_url,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-        protocol=RESP_VERSION,
-        health_check_interval=HEALTH_CHECK_INTERVAL_S,
-        single_connection_client=single,
-    )
+    """A redis-py client for where the settings lead to: see `engine.redis_clients.open_client`."""
+    return open_client(parse_redis_url(settings.redis_url), single=single)
 
 
-def open_replica(settings: Settings, host: str, port: int) -> redis.asyncio.Redis:
-    """A client for a replica, with the user, password and TLS that its master's URL has."""
-    url = urlsplit(settings.redis_url)
-    credentials, at, _ = url.netloc.rpartition("@")
-    netloc = f"{credentials}{at}[{host}]:{port}" if ":" in host else f"{credentials}{at}{host}:{port}"
-    return redis.asyncio.Redis.from_url(
-        urlunsplit((url.scheme, netloc, "", url.query, "")),
-        socket_timeout=REPLICA_TIMEOUT_S,
-        socket_connect_timeout=REPLICA_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
+def open_line(settings: Settings) -> Line:
+    """The hot line to where the settings lead to, not started yet."""
+    address = parse_redis_url(settings.redis_url)
+    options = {
+        "in_flight_max": settings.hot_line_in_flight_max,
+        "timeout_ms": settings.hot_line_timeout_ms,
+        "replicas_min": settings.redis_replicas_min,
+    }
+    if isinstance(address, ClusterAddress):
+        return ClusterLines(address, **options)
+    return HotLine(address, **options)
 
 
 async def connect_postgres(settings: Settings, name: str) -> asyncpg.Connection:
@@ -142,11 +142,6 @@ async def open_stores(settings: Settings, name: str = "gateway") -> Stores:
     pool = await asyncpg.create_pool(
         settings.database_url, min_size=0, max_size=settings.database_pool_max, **_postgres_options(name)
     )
-    line = HotLine(
-        settings.redis_url,
-        in_flight_max=settings.hot_line_in_flight_max,
-        timeout_ms=settings.hot_line_timeout_ms,
-        replicas_min=settings.redis_replicas_min,
-    )
+    line = open_line(settings)
     await line.start()
     return Stores(settings=settings, pool=pool, redis=open_redis(settings), line=line, scripts=Scripts())

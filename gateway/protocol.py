@@ -13,6 +13,7 @@ from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from engine.errors import ValidationFailed
+from engine.failpoints import failpoint
 from gateway.errors import Headers, render
 from gateway.wire import Exchange, Head, http_answer, new_request_id
 
@@ -59,6 +60,7 @@ class _HotCycle:
         transport = protocol.transport
         if not transport.is_closing():
             transport.write(reply)
+            failpoint("protocol.after_answer")
             if not self.keep_alive:
                 transport.close()
         protocol.on_response_complete()
@@ -160,6 +162,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """Refuse bytes that the parser does not take, and close."""
         status, headers, body = render(ValidationFailed("request", "is not HTTP/1.1"))
         self.transport.write(http_answer(status, new_request_id(), headers, body, closes=True))
+        failpoint("protocol.after_refusal")
         self.transport.close()
 
     # Keep-alive: one timer for a connection that looks now and then, instead of a new one for each answer.

@@ -13,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from engine import failpoints
 from engine.settings import Settings
 from gateway.app import create_app
 from gateway.protocol import GatewayProtocol
@@ -44,6 +45,7 @@ def run(settings: Settings, *, port: int | None = None, ready: Callable[[int], N
     `port` overrides the setting, 0 takes a free one; `ready` is called with it once the process listens.
     Raises OSError where the address cannot be bound.
     """
+    failpoints.arm(settings.failpoint)
     listener = bind(settings.host, settings.port if port is None else port)
     config = server_config(create_app(settings))
     # When it has stopped, uvicorn raises the signal that stopped it once more, for whoever handled it

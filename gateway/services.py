@@ -10,11 +10,10 @@ from engine.accounts import Accounts
 from engine.bookings import Bookings
 from engine.catalogue import Catalogue
 from engine.edits import Edits
-from engine.hotline import HotLine
 from engine.inventory import Inventory
 from engine.passwords import PasswordHasher
 from engine.settings import Settings
-from engine.stores import Stores, open_stores
+from engine.stores import Line, Stores, open_stores
 from engine.tokens import TokenSigner
 from observability import metrics, tallies
 
@@ -56,7 +55,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         await stores.close()
 
 
-async def _watch(line: HotLine) -> None:
+async def _watch(line: Line) -> None:
     """Show now and then what the hot path counted, and how many calls wait on the hot line: cheaper than
     a metric moved by each of them."""
     in_flight = metrics.gauge("hot_line_in_flight")

@@ -10,6 +10,7 @@ import msgspec
 from starlette.types import Receive, Send
 
 from engine.errors import Unauthorized, ValidationFailed
+from engine.failpoints import failpoint
 from gateway.errors import ClientGone, Headers, PayloadTooLarge, UnsupportedMediaType
 
 REQUEST_ID_BYTES_MAX = 128
@@ -178,8 +179,14 @@ async def send_json(
         own: Headers = [(b"x-request-id", request_id), *_API_HEADERS, *headers]
     else:
         own = json_headers(request_id, headers, body)
-    await send({"type": "http.response.start", "status": status, "headers": own})
+    await _answer(send, status, own, body)
+
+
+async def _answer(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    failpoint("wire.after_head")
     await send({"type": "http.response.body", "body": body})
+    failpoint("wire.after_answer")
 
 
 async def send_page(send: Send, request_id: bytes, page: "Page") -> None:
@@ -190,8 +197,7 @@ async def send_page(send: Send, request_id: bytes, page: "Page") -> None:
         (b"x-request-id", request_id),
         *(_PAGE_HEADERS if page.cacheable else _API_HEADERS),
     ]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": page.body})
+    await _answer(send, 200, headers, page.body)
 
 
 def _answer_head(status: int) -> bytes:

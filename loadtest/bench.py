@@ -13,11 +13,11 @@ from pathlib import Path
 from uuid import UUID
 
 import msgspec
-import redis
 
 from engine.audit import audit
 from engine.audit_report import Report
 from engine.errors import ServiceUnavailable
+from engine.redis_clients import REDIS_ERRORS
 from engine.settings import SettingsError, child_environment, project_root
 from engine.sql import load_queries
 from engine.stores import POSTGRES_ERRORS, Stores, open_stores
@@ -48,7 +48,7 @@ POLL_S = 0.1
 IDS_PAGE = 5_000
 BARE_REQUESTS = 20_000
 PHASES_MAX = 16
-STORE_ERRORS = (*POSTGRES_ERRORS, redis.RedisError, ServiceUnavailable)
+STORE_ERRORS = (*POSTGRES_ERRORS, *REDIS_ERRORS, ServiceUnavailable)
 
 queries = load_queries("audit")
 

@@ -7,11 +7,10 @@ from collections import deque
 from collections.abc import Callable
 from uuid import UUID
 
-import redis
-
 from engine.errors import ServiceUnavailable
 from engine.ids import cell_of
 from engine.keys import CellKeys
+from engine.redis_clients import REDIS_ERRORS
 from engine.sql import load_queries
 from engine.stores import POSTGRES_ERRORS, Stores
 
@@ -79,7 +78,7 @@ class Lag:
         said_s = began_s = time.monotonic()
         before = await self.live_seq()
         while not self.is_over:
-            with contextlib.suppress(*POSTGRES_ERRORS, redis.RedisError, ServiceUnavailable):
+            with contextlib.suppress(*POSTGRES_ERRORS, *REDIS_ERRORS, ServiceUnavailable):
                 await self.sample()
                 now_s = time.monotonic()
                 if now_s - said_s >= TELL_EVERY_S:

@@ -2,11 +2,10 @@
 
 import time
 
-import redis
-
 from engine.errors import ServiceUnavailable
 from engine.ids import cell_of
 from engine.keys import CellKeys
+from engine.redis_clients import REDIS_ERRORS
 from engine.stores import POSTGRES_ERRORS, Stores
 from loadtest.tally import Bucket, Tally
 from loadtest.verdict import percentiles
@@ -47,6 +46,6 @@ class Progress:
             durable = await self._stores.pool.fetchval(
                 "SELECT seq FROM cells WHERE event_ref = $1 AND cell = $2", *cell_id
             )
-        except (*POSTGRES_ERRORS, redis.RedisError, ServiceUnavailable):
+        except (*POSTGRES_ERRORS, *REDIS_ERRORS, ServiceUnavailable):
             return "?"
         return f"{max(0, int(live or 0) - int(durable or 0)):,}"

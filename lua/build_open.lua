@@ -1,4 +1,5 @@
--- build_open: put the zones back and open the rebuilt cell; `sale` is the last key to be written.
+-- build_open: put the zones back and open the rebuilt cell; `sale` is the last key to be written. Where it has
+-- the field `loaded`, records are still to come, under the same token.
 -- KEYS build sale ledger zone*
 -- ARGV token sale zone*: JSON objects of fields; sale has epoch, zones in the order of their keys
 -- RETURNS status
@@ -25,10 +26,13 @@ local function write(key, text, more)
 end
 
 local now_ms = clock.now_ms()
-redis.call('XADD', KEYS[3], cjson.decode(ARGV[2]).epoch .. '-0', 'e', string.format('["open",%.0f]', now_ms))
+local sale = cjson.decode(ARGV[2])
+redis.call('XADD', KEYS[3], sale.epoch .. '-0', 'e', string.format('["open",%.0f]', now_ms))
 for i = FIXED_KEYS + 1, #KEYS do
     write(KEYS[i], ARGV[i - FIXED_KEYS + 2], {})
 end
-redis.call('DEL', KEYS[1])
+if not sale.loaded then
+    redis.call('DEL', KEYS[1])
+end
 write(KEYS[2], ARGV[2], { 'seq', 0, 'time_ms', now_ms })
 return { status.OK }

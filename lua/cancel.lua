@@ -18,13 +18,15 @@ if not sale then
     return { status.NOT_OPEN, '0-0' }
 end
 local record = booking.load(KEYS[5])
-if not record or record.user ~= user then
+if not record and cell.may_come(sale, booking_id) then
+    return { status.REBUILDING, cell.at(sale) }
+elseif not record or record.user ~= user then
     return { status.BOOKING_UNKNOWN, cell.at(sale) }
 end
 
 local refused, next_status = transitions.check('cancel', record, sale.now_ms)
 if refused then
-    return { refused, cell.at(sale), unpack(record.fields) }
+    return { refused, cell.at(sale), unpack(booking.answer(record.key)) }
 end
 hold.prepare(keys, sale, record)
 
@@ -32,4 +34,4 @@ hold.prepare(keys, sale, record)
 
 hold.give_back(keys, sale, booking_id, record, 'cancel', next_status)
 hold.save(keys, sale)
-return { status.OK, cell.at(sale), unpack(booking.read(record.key)) }
+return { status.OK, cell.at(sale), unpack(booking.answer(record.key)) }

@@ -22,16 +22,18 @@ if not sale then
     return { status.NOT_OPEN, '0-0' }
 end
 local record = booking.load(KEYS[5])
-if not record or record.user ~= user then
+if not record and cell.may_come(sale, booking_id) then
+    return { status.REBUILDING, cell.at(sale) }
+elseif not record or record.user ~= user then
     return { status.BOOKING_UNKNOWN, cell.at(sale) }
 end
 
 local refused = transitions.check('confirm', record, sale.now_ms)
-if not refused and record.total_minor > 0 and not paid then
+if not refused and tonumber(record.total_minor) > 0 and not paid then
     refused = status.PAYMENT_REQUIRED
 end
 if refused then
-    return { refused, cell.at(sale), unpack(record.fields) }
+    return { refused, cell.at(sale), unpack(booking.answer(record.key)) }
 end
 
 hold.prepare(keys, sale, record)
@@ -45,9 +47,8 @@ for _, item in ipairs(record.item_list) do
     zone.move(item.zone, 'reserved', 'confirmed', item[2])
 end
 buyers.release(record.buyer, booking_id, 0)
-redis.call('HSET', record.key, 'status', 'confirmed', 'version', record.version + 1,
-    'confirmed_at_ms', sale.now_ms, 'code', code, 'seq', at)
+booking.confirm(record, at, sale.now_ms, code)
 deadlines.remove(booking_id, record.expires_at_ms, record.item_list)
 hold.save(keys, sale)
 
-return { status.OK, at, unpack(booking.read(record.key)) }
+return { status.OK, at, unpack(booking.answer(record.key)) }

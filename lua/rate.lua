@@ -7,7 +7,8 @@ local clock = require('clock')
 local gcra = require('gcra')
 
 local now_ms = clock.now_ms()
-local full_at_ms, wait_ms, remaining = gcra.check(gcra.load(KEYS[1]), now_ms, tonumber(ARGV[1]), tonumber(ARGV[2]))
+local stored_ms = tonumber(redis.call('GET', KEYS[1]) or 0)
+local full_at_ms, wait_ms, remaining = gcra.check(stored_ms, now_ms, tonumber(ARGV[1]), tonumber(ARGV[2]))
 if not full_at_ms then
     return { 0, wait_ms, remaining }
 end

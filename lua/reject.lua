@@ -18,7 +18,9 @@ if not sale then
     return { status.NOT_OPEN, '0-0' }
 end
 local record = booking.load(KEYS[5])
-if not record then
+if not record and cell.may_come(sale, booking_id) then
+    return { status.REBUILDING, cell.at(sale) }
+elseif not record then
     return { status.BOOKING_UNKNOWN, cell.at(sale) }
 end
 local refused, next_status = transitions.check('reject', record, sale.now_ms)

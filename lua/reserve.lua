@@ -13,6 +13,7 @@ local booking = require('booking')
 local buyers = require('buyers')
 local cell = require('cell')
 local deadlines = require('deadlines')
+local digits = require('digits')
 local gcra = require('gcra')
 local hold = require('hold')
 local kinds = require('kinds')
@@ -29,6 +30,7 @@ local rate_interval_ms, rate_burst = tonumber(ARGV[2]), tonumber(ARGV[3])
 local due_left = tonumber(ARGV[4])
 local keys = { buyers = KEYS[2], ledger = KEYS[3], deadlines = KEYS[4] }
 local answers = {}
+local baskets = {}
 
 local sale = cell.load(KEYS[1])
 if not sale then
@@ -40,23 +42,25 @@ end
 
 -- What all requests of this call have in common.
 local now_ms = sale.now_ms
-local now_text = string.format('%.0f', now_ms)
-local expires_at_text = string.format('%.0f', now_ms + sale.hold_ttl_ms)
+local now_text, expires_at_text = digits.of(now_ms), digits.of(now_ms + sale.hold_ttl_ms)
 local ended = sale.sale_end_at_ms > 0 and now_ms >= sale.sale_end_at_ms
 local is_on_sale = sale.status == 'published' and now_ms >= sale.sale_start_at_ms and not ended
 local seq_max = sale.seq - redis.call('XLEN', keys.ledger) + sale.ledger_max
 
-local function replay(request)
-    local record = booking.load(request.booking_key)
+local function replay(request, record)
     if record.user ~= request.user then
         return { status.KEY_COLLISION, cell.at(sale) }
     elseif record.fingerprint ~= request.fingerprint then
         return { status.KEY_REUSED, cell.at(sale) }
     end
-    return { status.REPLAYED, cell.at(sale), unpack(record.fields) }
+    return { status.REPLAYED, cell.at(sale), unpack(booking.answer(record.key)) }
 end
 
-local function check_order(items)
+local function check_order(basket)
+    local items = basket.items
+    if basket.is_checked then
+        return nil
+    end
     for _, item in ipairs(items) do
         if not item.zone.show then
             return { status.ZONE_UNKNOWN, '', item.zone.id }
@@ -72,6 +76,7 @@ local function check_order(items)
             return { status.OVER_ORDER_LIMIT, '', item.zone.id, item.quantity, item.zone.max_per_order }
         end
     end
+    basket.is_checked = true
 end
 
 local function check_stock(request)
@@ -87,33 +92,38 @@ local function check_stock(request)
     end
 end
 
--- The request's items as JSON text, and what they cost.
-local function priced(items)
-    local texts = {}
-    local total_minor = 0
-    for i, item in ipairs(items) do
-        local of = item.zone
-        texts[i] = '["' .. of.id .. '",' .. item.quantity .. ',' .. of.price_minor .. ',"' .. of.show .. '"]'
-        total_minor = total_minor + item.quantity * of.price_minor
+-- The items as JSON text, and what they cost.
+local function priced(basket)
+    if not basket.text then
+        local texts = {}
+        local total_minor = 0
+        for i, item in ipairs(basket.items) do
+            local of = item.zone
+            texts[i] = '["' .. of.id .. '",' .. digits.of(item.quantity) .. ',' .. of.price_minor .. ',"' .. of.show .. '"]'
+            total_minor = total_minor + item.quantity * of.price_minor
+        end
+        basket.text, basket.total_minor = '[' .. table.concat(texts, ',') .. ']', digits.of(total_minor)
     end
-    return '[' .. table.concat(texts, ',') .. ']', string.format('%.0f', total_minor)
+    return basket.text, basket.total_minor
 end
 
 local function answer(request)
-    if request.fingerprint ~= '' and redis.call('HGET', request.booking_key, 'user') then
-        return replay(request)
+    local record = request.fingerprint ~= '' and booking.load(request.booking_key)
+    if record then
+        return replay(request, record)
+    elseif request.fingerprint ~= '' and cell.may_come(sale, request.booking) then
+        return { status.REBUILDING, cell.at(sale) }
     end
     if not is_on_sale then
         return { status.SALE_NOT_OPEN, cell.at(sale), sale.status, sale.sale_start_at_ms, sale.sale_end_at_ms, now_ms }
     end
     local buyer = buyers.load(keys.buyers, request.user)
     request.buyer = buyer
-    local full_at_ms, wait_ms = gcra.check(math.max(buyer.full_at_ms, gcra.load(request.rate_key)), now_ms,
-        rate_interval_ms, rate_burst)
+    local full_at_ms, wait_ms = gcra.check(buyer.full_at_ms, now_ms, rate_interval_ms, rate_burst)
     if not full_at_ms then
         return { status.RATE_LIMITED, cell.at(sale), wait_ms }
     end
-    local refusal = check_order(request.items) or check_stock(request)
+    local refusal = check_order(request.basket) or check_stock(request)
 
     -- Nothing above this line writes; nothing below it can refuse.
 
@@ -124,7 +134,7 @@ local function answer(request)
         refusal[2] = cell.at(sale)
         return refusal
     end
-    local items_text, total_minor = priced(request.items)
+    local items_text, total_minor = priced(request.basket)
     local at = ledger.append(keys.ledger, sale, '["reserve",' .. now_text .. ',"' .. request.booking .. '","'
         .. request.user .. '","' .. request.fingerprint .. '",' .. expires_at_text .. ',"' .. sale.currency
         .. '",' .. items_text .. ']')
@@ -133,37 +143,53 @@ local function answer(request)
     end
     buyers.hold(buyer, request.booking, expires_at_text, request.quantity)
     buyers.charge(buyer, full_at_ms)
-    redis.call('HSET', request.booking_key, 'user', request.user, 'status', 'reserved', 'version', 1,
-        'fingerprint', request.fingerprint, 'items', items_text, 'quantity', request.quantity,
-        'total_minor', total_minor, 'currency', sale.currency, 'created_at_ms', now_text,
-        'expires_at_ms', expires_at_text, 'seq', at)
+    booking.make(request.booking_key, at, request.user, request.fingerprint, digits.of(request.quantity), total_minor,
+        sale.currency, now_text, expires_at_text, items_text)
     deadlines.add(request.booking, expires_at_text, request.items)
     return { status.OK, at, items_text, request.quantity, total_minor, sale.currency, now_text, expires_at_text }
 end
 
+-- What ARGV asks for from `first` to `last`. In a rush that is mostly what others of the call ask for as well.
+local function basket_of(first, last)
+    local name = table.concat(ARGV, ' ', first, last)
+    local basket = baskets[name]
+    if not basket then
+        basket = { items = {}, quantity = 0 }
+        for i = first, last, 3 do
+            local of, quantity = zone.load(sale, ARGV[i]), tonumber(ARGV[i + 2])
+            basket.items[#basket.items + 1] = { of.id, zone = of, show = ARGV[i + 1], quantity = quantity }
+            basket.quantity = basket.quantity + quantity
+        end
+        baskets[name] = basket
+    end
+    return basket
+end
+
 -- The i-th request, whose arguments begin behind ARGV[before]; and where they end.
 local function read(i, before)
-    local request = {
-        rate_key = KEYS[FIXED_KEYS + 2 * i - 1], booking_key = KEYS[FIXED_KEYS + 2 * i],
+    local last = before + 4 + 3 * tonumber(ARGV[before + 4])
+    local basket = basket_of(before + 5, last)
+    return {
+        booking_key = KEYS[FIXED_KEYS + 2 * i],
         user = ARGV[before + 1], booking = ARGV[before + 2], fingerprint = ARGV[before + 3],
-        items = {}, quantity = 0,
-    }
-    local count = tonumber(ARGV[before + 4])
-    for j = 1, count do
-        local first = before + 3 * j + 2
-        local of = zone.load(sale, ARGV[first])
-        local quantity = tonumber(ARGV[first + 2])
-        request.items[j] = { of.id, zone = of, show = ARGV[first + 1], quantity = quantity }
-        request.quantity = request.quantity + quantity
-    end
-    return request, before + 4 + 3 * count
+        basket = basket, items = basket.items, quantity = basket.quantity,
+    }, last
 end
 
 -- All are read before the first is answered: a zone that cannot be read must not stop the call half-way.
 local asked = {}
+local keyed, users, rate_keys = {}, {}, {}
 local before = FIXED_ARGS
 for i = 1, requests do
     asked[i], before = read(i, before)
+    users[i], rate_keys[i] = asked[i].user, KEYS[FIXED_KEYS + 2 * i - 1]
+    if asked[i].fingerprint ~= '' then
+        keyed[#keyed + 1] = asked[i].booking_key
+    end
+end
+booking.read_all(keyed)
+if is_on_sale then
+    buyers.read_all(keys.buyers, users, rate_keys)
 end
 -- A request that fails, as on a record that is not ours, must not take with it what was done before it.
 for i = 1, requests do

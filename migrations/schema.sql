@@ -87,6 +87,7 @@ CREATE TABLE public.cells (
     opened_at timestamp with time zone,
     closed_at timestamp with time zone,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    fenced_at timestamp with time zone,
     CONSTRAINT cells_applied_version_check CHECK ((applied_version >= 0)),
     CONSTRAINT cells_cell_check CHECK (((cell >= 0) AND (cell <= 4095))),
     CONSTRAINT cells_check CHECK ((applied_version <= edit_version)),
@@ -152,6 +153,12 @@ CREATE TABLE public.events (
     CONSTRAINT events_slug_check CHECK ((slug ~ '^[a-z0-9-]{1,100}$'::text)),
     CONSTRAINT events_status_check CHECK ((status = ANY (ARRAY['draft'::text, 'published'::text, 'paused'::text, 'cancelled'::text]))),
     CONSTRAINT events_title_check CHECK (((length(title) >= 1) AND (length(title) <= 255)))
+);
+
+CREATE TABLE public.fence (
+    is_closed boolean DEFAULT true NOT NULL,
+    fenced_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT fence_is_closed_check CHECK (is_closed)
 );
 
 CREATE TABLE public.outbox (
@@ -305,6 +312,9 @@ ALTER TABLE ONLY public.events
 
 ALTER TABLE ONLY public.events
     ADD CONSTRAINT events_slug_key UNIQUE (slug);
+
+ALTER TABLE ONLY public.fence
+    ADD CONSTRAINT fence_pkey PRIMARY KEY (is_closed);
 
 ALTER TABLE ONLY public.payments
     ADD CONSTRAINT payments_pkey PRIMARY KEY (id);

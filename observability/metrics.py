@@ -42,6 +42,18 @@ METRICS = (
     Metric("holds_expired_total", "counter", (), "a hold was taken back by the expiry worker"),
     Metric("recovery_lifts_total", "counter", (), "recovery lifted a fenced node"),
     Metric("recovery_cells_total", "counter", (), "recovery brought a cell of a lifted node back"),
+    Metric("audit_violations", "gauge", ("rule",), "violations of a rule at the last look", "mostrecent"),
+    Metric(
+        "audit_cells", "gauge", ("outcome",), "cells at the last look: clean, violated, blind", "mostrecent"
+    ),
+    Metric("audit_seconds", "gauge", (), "how long the auditor's last round took", "mostrecent"),
+    Metric(
+        "audit_last_success_timestamp_seconds",
+        "gauge",
+        (),
+        "the auditor could look at all cells",
+        "mostrecent",
+    ),
     Metric("outbox_deleted_total", "counter", (), "a domain event left the outbox"),
 )
 

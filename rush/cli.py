@@ -105,6 +105,24 @@ def _migrate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _fence(arguments: argparse.Namespace) -> int:
+    from rush.operate import run
+
+    return run("fence", arguments.event, is_meant=arguments.yes)
+
+
+def _unfence(arguments: argparse.Namespace) -> int:
+    from rush.operate import run
+
+    return run("unfence", arguments.event, wait_s=arguments.wait_s)
+
+
+def _rebuild(arguments: argparse.Namespace) -> int:
+    from rush.operate import run
+
+    return run("rebuild", arguments.event)
+
+
 def _audit(arguments: argparse.Namespace) -> int:
     from engine.audit import main as audit
 
@@ -171,13 +189,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--as", dest="child", help=argparse.SUPPRESS)
 
-    work = add("work", _work, "run workers in one process: recovery, relay, expiry, publisher")
+    work = add("work", _work, "run workers in one process: recovery, relay, expiry, publisher, auditor")
     work.add_argument("names", nargs="*", metavar="NAME", help="which ones; all when none is named")
     work.add_argument("--metrics-port", type=_port, help="serve /metrics on this port; nothing without it")
     work.add_argument("--as", dest="child", help=argparse.SUPPRESS)
 
     migrate = add("migrate", _migrate, "create the database if it is missing and bring it up to date")
     migrate.add_argument("--wait-s", type=float, default=30.0, help="how long to wait for Postgres (30)")
+
+    fence = add("fence", _fence, "close every sale, or one event's, until it is opened again by hand")
+    fence.add_argument("event", nargs="?", metavar="EVENT", help="slug or id; everything without it")
+    fence.add_argument("--yes", action="store_true", help="do not ask")
+
+    unfence = add("unfence", _unfence, "open again what `rush fence` has closed, and wait until it is")
+    unfence.add_argument("event", nargs="?", metavar="EVENT", help="slug or id; everything without it")
+    unfence.add_argument("--wait-s", type=float, default=60.0, help="how long to wait for recovery (60)")
+
+    rebuild = add("rebuild", _rebuild, "write one event anew in Redis from Postgres; the others sell on")
+    rebuild.add_argument("event", metavar="EVENT", help="slug or id")
 
     bare = add("bare", _bare, "for `rush bench`: answer every POST the same, with nothing behind it")
     bare.add_argument("--port", type=_port, required=True)

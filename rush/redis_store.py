@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
@@ -68,12 +69,21 @@ class RedisStore:
     name = "redis"
     stop_signal = "SIGTERM"
 
-    def __init__(self, folder: Path, *, binary: Path | None = None, replica_of: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        binary: Path | None = None,
+        replica_of: int | None = None,
+        further_lines: Sequence[str] = (),
+    ) -> None:
         self.folder = folder.absolute()
         self.binary = binary
         self._is_embedded = binary is None
         self.replica_of = replica_of
         """The loopback port of its master, which has the same password file; None for a master."""
+        self.further_lines = further_lines
+        """Of its configuration."""
         self.port = 0
         self.password = ""
 
@@ -120,7 +130,7 @@ class RedisStore:
         ]
         if self.replica_of is not None:
             lines.append(f"replicaof 127.0.0.1 {self.replica_of}")
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, *self.further_lines]) + "\n"
 
     def command(self) -> list[str]:
         """The command line, to be started by this very process."""

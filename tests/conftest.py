@@ -7,12 +7,12 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-import redis
 import redis.asyncio
 
 from engine.settings import Settings
 from engine.stores import Stores, open_redis, open_stores
 from rush.migrate import migrate
+from tests.cluster import Cluster
 from tests.stores import (
     MachinePostgres,
     PostgresServer,
@@ -33,10 +33,11 @@ _numbers = itertools.count(1)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--stores",
-        choices=("embedded", "machine"),
+        choices=("embedded", "machine", "cluster"),
         default="embedded",
         help="what to run on: the embedded servers, or this machine's own (its redis-server in a folder "
-        f"of ours, and a database of ours on the Postgres at TEST_DATABASE_URL, {MACHINE_DATABASE_URL})",
+        f"of ours, and a database of ours on the Postgres at TEST_DATABASE_URL, {MACHINE_DATABASE_URL}), or "
+        "a Redis Cluster of three embedded masters (tests that break the one Redis there is are skipped)",
     )
 
 
@@ -74,9 +75,18 @@ def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def redis_server(session_folder: Path, is_machine: bool) -> Iterator[RedisServer]:
+def is_cluster(request: pytest.FixtureRequest) -> bool:
+    """Whether the Redis that all tests share is a cluster."""
+    return bool(request.config.getoption("--stores") == "cluster")
+
+
+@pytest.fixture(scope="session")
+def redis_server(session_folder: Path, is_machine: bool, is_cluster: bool) -> Iterator[RedisServer | Cluster]:
     """The Redis that all tests share. To stop or to kill one, take `new_redis`."""
-    server = RedisServer(session_folder / "redis", binary=machine_redis() if is_machine else None)
+    if is_cluster:
+        server: RedisServer | Cluster = Cluster(session_folder / "cluster")
+    else:
+        server = RedisServer(session_folder / "redis", binary=machine_redis() if is_machine else None)
     try:
         server.start()
         yield server
@@ -109,11 +119,9 @@ def template_database(postgres_server: PostgresServer | MachinePostgres) -> Iter
 
 
 @pytest.fixture
-def redis_url(redis_server: RedisServer) -> str:
+def redis_url(redis_server: RedisServer | Cluster) -> str:
     """A Redis without data and without scripts."""
-    with redis.Redis.from_url(redis_server.url) as client:
-        client.flushall()
-        client.script_flush()
+    redis_server.wipe_live()
     return redis_server.url
 
 
@@ -164,8 +172,10 @@ async def database(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture
-def new_redis(tmp_path: Path, is_machine: bool) -> Iterator[Callable[..., RedisServer]]:
+def new_redis(tmp_path: Path, is_machine: bool, is_cluster: bool) -> Iterator[Callable[..., RedisServer]]:
     """`new_redis(replica_of=None)`: a running Redis of this test's own, to be broken."""
+    if is_cluster:
+        pytest.skip("it breaks the one Redis there is; what breaks in a cluster is in test_cluster*.py")
     servers: list[RedisServer] = []
 
     def make(*, replica_of: RedisServer | None = None) -> RedisServer:

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import redis
+import redis.asyncio
 
 from rush.postgres_store import PostgresStore
 from rush.redis_store import RedisStore
@@ -159,6 +161,10 @@ class Server:
             self.wipe()
         await self.start_async()
 
+    def client(self) -> redis.asyncio.Redis:
+        """A client of this Redis server itself, whatever it is part of."""
+        return redis.asyncio.Redis.from_url(self.url)
+
     def log(self) -> str:
         """What the server printed so far."""
         with contextlib.suppress(FileNotFoundError):
@@ -177,6 +183,16 @@ class RedisServer(Server):
             store.password = replica_of.store.password
         super().__init__(store, folder)
         self.store: RedisStore = store
+
+    def sync_client(self) -> redis.Redis:
+        """A client that blocks, of this server itself."""
+        return redis.Redis.from_url(self.url)
+
+    def wipe_live(self) -> None:
+        """Remove all data and scripts from the running server."""
+        with self.sync_client() as client:
+            client.flushall()
+            client.script_flush()
 
 
 class PostgresServer(Server):

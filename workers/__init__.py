@@ -1,1 +1,1 @@
-"""Background processes, one file each: relay, expiry, recovery, publisher."""
+"""Background processes, one file each: relay, expiry, recovery, publisher, auditor."""

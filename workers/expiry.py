@@ -12,6 +12,7 @@ import logging
 import time
 
 from engine.errors import RushError
+from engine.failpoints import failpoint
 from engine.ids import CellId
 from engine.keys import CellKeys, tag
 from engine.projection import queries
@@ -71,6 +72,7 @@ class Expiry:
                 [keys.sale, keys.buyers, keys.ledger, keys.deadlines],
                 self._stores.settings.expiry_slice_max,
             )
+            failpoint("expiry.after_expire")
         except RushError:
             return 0, NOT_OPEN_PAUSE_S
         except ScriptFailed:

@@ -5,6 +5,7 @@ import time
 
 import asyncpg
 
+from engine.failpoints import failpoint
 from engine.sql import load_queries
 from engine.stores import POSTGRES_ERRORS, Stores
 from observability.metrics import counter
@@ -52,10 +53,13 @@ class Publisher:
             await queries.lock_outbox(connection)
             count = int(await queries.count_events(connection, rows_max=COUNTED_MAX))
             await queries.truncate_outbox(connection)
-            return count
+            failpoint("publisher.after_truncate")
+        failpoint("publisher.after_commit")
+        return count
 
     async def _delete(self) -> int:
         done: str = await queries.delete_events(self._pool, rows_max=BATCH_ROWS_MAX)
+        failpoint("publisher.after_deletion")
         return int(done.rpartition(" ")[2])
 
 

@@ -1,7 +1,7 @@
 """The relay: carries the ledger into Postgres, then announces what is durable.
 
 Any number may run. A lease on shards keeps two from doing the same work, the offset's compare-and-set
-keeps them from doing it twice.
+keeps them from doing it twice. On a cluster one works on each master, with those cells that live there.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -20,18 +21,22 @@ import redis
 from engine.cells import OPENED_CHANNEL, RECOVERY_CHANNEL
 from engine.durability import announce
 from engine.errors import RushError
-from engine.hotline import HotLine, RedisReplyError
+from engine.failpoints import failpoint
+from engine.hotline import RedisReplyError
 from engine.ids import CellId
 from engine.keys import CellKeys, tag
 from engine.lease import RELAY_LOCKS, Lease
 from engine.ledger import Position
 from engine.lines import Batch, dense_lines
 from engine.projection import StaleOffset, commit_batch, queries
+from engine.redis_clients import LEAVES_THE_NODE
 from engine.scripts import ScriptFailed
 from engine.status import Status
-from engine.stores import POSTGRES_ERRORS, Stores, connect_postgres, open_redis
+from engine.stores import POSTGRES_ERRORS, Master, Stores, connect_postgres
 from observability.metrics import counter, gauge
 from workers.backoff import Backoff, sleep_unless
+from workers.ledger_reader import BLOCK_MS, LedgerReader
+from workers.masters import on_each_master
 
 log = logging.getLogger(__name__)
 _entries = counter("relay_entries_total")
@@ -40,11 +45,12 @@ _stale = counter("relay_batches_total", outcome="stale")
 _dead = counter("dead_letters_total")
 _lag = gauge("relay_lag_entries")
 
-BLOCK_MS = 100
 CELLS_INTERVAL_S = 1.0
 CELLS_PER_SECOND_MAX = 2_000
 SHARDS_INTERVAL_S = 2.0
 RETURN_INTERVAL_S = 5.0
+RETURN_BOOKINGS_MAX = 100
+"""Of one cell, each time."""
 LAG_INTERVAL_S = 1.0
 TRIM_INTERVAL_S = 10.0
 REJECTED_SHOWN_MAX = 5
@@ -53,9 +59,6 @@ FEW_CELLS_MAX = 100
 QUIET_AFTER_S = 10.0
 QUIET_INTERVAL_S = 0.25
 """With more, one in which nothing has happened for a while is looked at only so often."""
-QUIET_SLICE_CELLS_MAX = 1_000
-"""One look is at so many: Redis serves others in between."""
-LOOK_TIMEOUT_MS = 5_000
 COMMITS_MAX = 4
 """Cells that are committed at the same time."""
 PAUSE_PER_ENTRY_S = 0.0005
@@ -78,29 +81,24 @@ class _Cell(msgspec.Struct):
     """When something of it was last carried."""
 
 
-class Relay:
-    """One relay, for the cells of the shards that it holds."""
+_lags: dict[str, int] = {}
+"""Of each master that this process works on."""
 
-    def __init__(self, stores: Stores, lease: Lease) -> None:
+
+class Relay:
+    """One relay, for those cells of the shards that it holds that live on one master."""
+
+    def __init__(self, stores: Stores, lease: Lease, master: Master) -> None:
         self._stores = stores
         self._lease = lease
+        self._master = master
         self._shards: set[int] = set()
         self._cells: dict[str, _Cell] = {}
         self._busy: dict[str, _Cell] = {}
         """Those of them that are read every time."""
         self._next_s = dict.fromkeys(("cells", "shards", "return", "lag", "trim", "busy"), 0.0)
         self._commits = asyncio.Semaphore(COMMITS_MAX)
-        self._reader = open_redis(stores.settings)
-        # The replies as they come: redis-py would make a dict of every entry and of every line of INFO.
-        self._reader.set_response_callback("XREAD", _as_it_is)
-        self._reader.set_response_callback("INFO", _replid_in)
-        # For what redis-py would pack ten times slower. Reading waits for no replica: a missing one must not
-        # keep from Postgres what the ledger has.
-        self._line = HotLine(
-            stores.settings.redis_url,
-            in_flight_max=stores.settings.hot_line_in_flight_max,
-            timeout_ms=LOOK_TIMEOUT_MS,
-        )
+        self._ledgers = LedgerReader(stores.settings, master)
         self._connections: list[asyncpg.Connection] = []
         self._is_closed = False
         self._read_again_s = 0.0
@@ -108,8 +106,8 @@ class Relay:
     async def aclose(self) -> None:
         """Close what is this relay's own."""
         self._is_closed = True
-        await self._reader.aclose()
-        await self._line.close()
+        _lags.pop(self._master.name, None)
+        await self._ledgers.aclose()
         for connection in self._connections:
             connection.terminate()
 
@@ -136,9 +134,11 @@ class Relay:
             await asyncio.sleep(BLOCK_MS / 1000)
             return 0
         began_s = time.monotonic()
-        streams, replid = await self._read()
+        streams, replid = await self._ledgers.read(
+            {key: str(cell.offset) for key, cell in self._busy.items()}
+        )
         counts = await asyncio.gather(
-            *[self._carry(self._busy[key.decode()], entries, replid) for key, entries in streams]
+            *[self._carry(self._busy[key], entries, replid) for key, entries in streams]
         )
         if max(counts, default=0) < self._stores.settings.relay_batch_entries_max:
             self._read_again_s = began_s + min(PAUSE_MAX_S, sum(counts) * PAUSE_PER_ENTRY_S)
@@ -167,8 +167,9 @@ class Relay:
         busy_s = time.monotonic() if self._cells else 0.0
         seen = set()
         for row in rows:
-            if row["event_ref"] % self._stores.settings.relay_shards in self._shards:
-                cell_id = CellId(row["event_ref"], row["cell"])
+            cell_id = CellId(row["event_ref"], row["cell"])
+            is_held = row["event_ref"] % self._stores.settings.relay_shards in self._shards
+            if is_held and self._master.owns(cell_id):
                 seen.add(self._learn(cell_id, Position(row["epoch"], row["seq"]), row["replid"], busy_s))
         for key in self._cells.keys() - seen:
             del self._cells[key]
@@ -193,23 +194,8 @@ class Relay:
         busy_since_s = time.monotonic() - QUIET_AFTER_S
         is_few = len(self._cells) <= FEW_CELLS_MAX
         self._busy = {key: cell for key, cell in self._cells.items() if is_few or cell.busy_s >= busy_since_s}
-        quiet = [key for key in self._cells if key not in self._busy]
-        if quiet:
-            await self._line.start()
-        for first in range(0, len(quiet), QUIET_SLICE_CELLS_MAX):
-            keys = quiet[first : first + QUIET_SLICE_CELLS_MAX]
-            offsets = [str(self._cells[key].offset) for key in keys]
-            streams = await self._line.call("XREAD", "COUNT", 1, "STREAMS", *keys, *offsets)
-            self._busy |= {key.decode(): self._cells[key.decode()] for key, _ in streams or []}
-
-    async def _read(self) -> tuple[list[Any], str]:
-        """The next entries of the busy cells, and who the node was when it had answered."""
-        pipeline = self._reader.pipeline(transaction=False)
-        offsets: dict[Any, Any] = {key: str(cell.offset) for key, cell in self._busy.items()}
-        pipeline.xread(offsets, count=self._stores.settings.relay_batch_entries_max, block=BLOCK_MS)
-        pipeline.info("replication")
-        streams, replid = await pipeline.execute()
-        return streams or [], replid
+        quiet = {key: str(cell.offset) for key, cell in self._cells.items() if key not in self._busy}
+        self._busy |= {key: self._cells[key] for key in await self._ledgers.find_busy(quiet)}
 
     async def _carry(self, cell: _Cell, entries: list[Any], replid: str) -> int:
         lines = dense_lines(cell.offset, entries)
@@ -227,7 +213,8 @@ class Relay:
                 await self._reread(cell)
                 return 0
         cell.offset, cell.busy_s = batch.after, time.monotonic()
-        await announce(self._stores.redis, cell.id, batch.before, batch.after, rejected)
+        await announce(self._ledgers.client, cell.id, batch.before, batch.after, rejected)
+        failpoint("relay.after_announcement")
         self._count(cell, batch, rejected)
         for booking_id in rejected:
             await self._give_back(cell.keys, booking_id)
@@ -288,7 +275,9 @@ class Relay:
         if replid == cell.replid:
             log.warning("the ledger of %s does not continue %s: fencing the cell", tag(cell.id), cell.offset)
             await self._stores.run("fence", [cell.keys.sale])
+            failpoint("relay.after_fence")
         await self._stores.pool.execute("SELECT pg_notify($1, $2)", RECOVERY_CHANNEL, tag(cell.id))
+        failpoint("relay.after_waking")
         await asyncio.sleep(BLOCK_MS / 1000)
 
     async def _give_back(self, cell_keys: CellKeys, booking_id: UUID) -> None:
@@ -305,33 +294,47 @@ class Relay:
                 ],
                 str(booking_id),
             )
+            failpoint("relay.after_reject")
         except RushError:
             return
         except ScriptFailed:
             log.exception("the seats of %s cannot be given back", booking_id)
             return
-        if reply[0] != Status.NOT_OPEN:
+        if reply[0] not in (Status.NOT_OPEN, Status.REBUILDING):
             await queries.mark_returned(self._stores.pool, booking_id=booking_id)
+            failpoint("relay.after_return")
 
     async def _return_seats(self) -> None:
         """Finish what a relay that died had begun."""
-        rows = [row async for row in queries.dead_letters_to_return(self._stores.pool)]
-        for row in rows:
+        cell_ids = [cell.id for cell in self._cells.values()]
+        found = queries.dead_letters_to_return(
+            self._stores.pool,
+            event_refs=[cell_id.event_ref for cell_id in cell_ids],
+            cells=[cell_id.cell for cell_id in cell_ids],
+            bookings_max=RETURN_BOOKINGS_MAX,
+        )
+        for row in [row async for row in found]:
             cell = self._cells.get(CellKeys(CellId(row["event_ref"], row["cell"])).ledger)
             if cell is not None:
                 await self._give_back(cell.keys, row["booking_id"])
 
     async def _measure_lag(self) -> None:
         """How many entries Postgres is behind, over all cells of this relay: a quiet one is at its end."""
-        pipeline = self._stores.redis.pipeline(transaction=False)
+        pipeline = self._ledgers.client.pipeline(transaction=False)
         cells = list(self._busy.values())
         for cell in cells:
             pipeline.hmget(cell.keys.sale, "epoch", "seq")
         lag = 0
-        for cell, (epoch, seq) in zip(cells, await pipeline.execute(), strict=True):
+        for cell, reply in zip(cells, await pipeline.execute(raise_on_error=False), strict=True):
+            if isinstance(reply, LEAVES_THE_NODE):
+                continue
+            if isinstance(reply, Exception):
+                raise reply
+            epoch, seq = reply
             if epoch is not None and seq is not None and int(epoch) == cell.offset.epoch:
                 lag += int(seq) - cell.offset.seq
-        _lag.set(lag)
+        _lags[self._master.name] = lag
+        _lag.set(sum(_lags.values()))
 
     async def _trim(self) -> None:
         """Shorten the ledgers up to what has been durable for a while."""
@@ -341,16 +344,28 @@ class Relay:
             while cell.history and cell.history[0][0] <= keep_since_s:
                 position = cell.history.popleft()[1]
             if position is not None and position.epoch == cell.offset.epoch:
-                await self._stores.redis.xtrim(cell.keys.ledger, minid=str(position), approximate=True)
+                with contextlib.suppress(*LEAVES_THE_NODE):
+                    await self._ledgers.client.xtrim(cell.keys.ledger, minid=str(position), approximate=True)
+                failpoint("relay.after_trim")
 
 
-def _as_it_is(response: Any, **kwargs: Any) -> Any:
-    return response
-
-
-def _replid_in(response: Any, **kwargs: Any) -> Any:
-    """The replication id in what INFO says."""
-    return response.partition(b"master_replid:")[2].partition(b"\r\n")[0].decode()
+async def _work(
+    stores: Stores, lease: Lease, relays: set[Relay], master: Master, stop: asyncio.Event
+) -> None:
+    """Relay from one master until `stop`, through outages of either store."""
+    backoff = Backoff(f"the relay of {master}")
+    while not stop.is_set() and not lease.is_lost:
+        try:
+            async with contextlib.aclosing(Relay(stores, lease, master)) as relay:
+                relays.add(relay)
+                try:
+                    while not stop.is_set() and not lease.is_lost:
+                        await relay.step()
+                        backoff.succeeded()
+                finally:
+                    relays.discard(relay)
+        except (*POSTGRES_ERRORS, redis.RedisError, RedisReplyError, RushError) as error:
+            await sleep_unless(stop, backoff.failed(error))
 
 
 async def run(stores: Stores, stop: asyncio.Event) -> None:
@@ -358,13 +373,15 @@ async def run(stores: Stores, stop: asyncio.Event) -> None:
     backoff = Backoff("the relay")
     while not stop.is_set():
         try:
-            async with (
-                Lease(stores.settings, "relay") as lease,
-                contextlib.aclosing(Relay(stores, lease)) as relay,
-            ):
-                await lease.listen(OPENED_CHANNEL, relay.wake)
-                while not stop.is_set() and not lease.is_lost:
-                    await relay.step()
-                    backoff.succeeded()
-        except (*POSTGRES_ERRORS, redis.RedisError, RedisReplyError, RushError) as error:
+            async with Lease(stores.settings, "relay") as lease:
+                relays: set[Relay] = set()
+                await lease.listen(OPENED_CHANNEL, partial(_wake, relays))
+                backoff.succeeded()
+                await on_each_master(stores, stop, lease, partial(_work, stores, lease, relays))
+        except POSTGRES_ERRORS as error:
             await sleep_unless(stop, backoff.failed(error))
+
+
+def _wake(relays: set[Relay]) -> None:
+    for relay in relays:
+        relay.wake()

@@ -9,9 +9,10 @@ from typing import Any
 
 import uvloop
 
+from engine import failpoints
 from engine.settings import Settings
 from engine.stores import Stores, open_stores
-from workers import expiry, publisher, recovery, relay
+from workers import auditor, expiry, publisher, recovery, relay
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ WORKERS: dict[str, Worker] = {
     "relay": relay.run,
     "expiry": expiry.run,
     "publisher": publisher.run,
+    "auditor": auditor.run,
 }
 
 
@@ -59,5 +61,6 @@ async def _until_signal(settings: Settings, names: list[str]) -> None:
 
 def run(settings: Settings, names: list[str]) -> None:
     """Run these workers (all when none is named) until SIGINT or SIGTERM."""
+    failpoints.arm(settings.failpoint)
     expect_batches()
     uvloop.run(_until_signal(settings, names or list(WORKERS)))

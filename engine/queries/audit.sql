@@ -1,7 +1,7 @@
 -- name: cells_to_audit(event_id)
 -- Every cell that was ever published, or those of one event.
 SELECT c.event_ref, c.cell, c.event_id, e.title, c.epoch, c.seq, c.closed_at IS NOT NULL AS is_closed,
-    c.edit_version, c.applied_version
+    c.fenced_at IS NOT NULL AS is_fenced, c.edit_version, c.applied_version
 FROM cells c JOIN events e ON e.id = c.event_id
 WHERE :event_id::uuid IS NULL OR c.event_id = :event_id
 ORDER BY c.event_ref, c.cell;
@@ -71,7 +71,7 @@ SELECT id FROM bookings WHERE id = ANY (:booking_ids::uuid[]);
 SELECT count(*) FROM bookings WHERE event_id = :event_id;
 
 -- name: versions(booking_ids)
-SELECT id, version, ledger_epoch, ledger_seq FROM bookings WHERE id = ANY (:booking_ids::uuid[]);
+SELECT id, version, ledger_epoch, ledger_seq, confirmation_code FROM bookings WHERE id = ANY (:booking_ids::uuid[]);
 
 -- name: statuses(booking_ids)
 SELECT id, user_id, status, quantity FROM bookings WHERE id = ANY (:booking_ids::uuid[]);
@@ -96,6 +96,12 @@ WHERE event_ref = :event_ref AND cell = :cell AND outcome = 'applied' AND intent
 -- name: dead_letters_between(event_ref, cell, epoch, first_seq, last_seq)
 SELECT seq FROM dead_letters
 WHERE event_ref = :event_ref AND cell = :cell AND epoch = :epoch AND seq BETWEEN :first_seq AND :last_seq;
+
+-- name: refused_bookings(event_ref, cell)
+-- Bookings of which Postgres has refused something, and the state that their rows are in, where there is one.
+SELECT DISTINCT d.booking_id, b.status
+FROM dead_letters d LEFT JOIN bookings b ON b.id = d.booking_id
+WHERE d.event_ref = :event_ref AND d.cell = :cell AND d.booking_id IS NOT NULL;
 
 -- name: dead_bookings(booking_ids)
 SELECT DISTINCT booking_id FROM dead_letters WHERE booking_id = ANY (:booking_ids::uuid[]);
@@ -147,3 +153,54 @@ SELECT count(*) AS payments,
     count(*) FILTER (WHERE p.status IN ('pending', 'authorized', 'refund_pending')) AS unfinished
 FROM payments p JOIN bookings b ON b.id = p.booking_id
 WHERE b.id BETWEEN :first AND :last;
+
+-- name: bookings_up_to(first, last, rows_max)$
+-- How many bookings a cell has, counted up to a bound.
+SELECT count(*) FROM (SELECT FROM bookings WHERE id BETWEEN :first AND :last LIMIT :rows_max) AS found;
+
+-- name: items_without_booking_behind(after, last, rows_max)
+-- Among so many items behind an id, those whose booking is not there.
+SELECT DISTINCT s.booking_id
+FROM (
+    SELECT i.booking_id FROM booking_items i
+    WHERE i.booking_id > :after AND i.booking_id <= :last
+    ORDER BY i.booking_id
+    LIMIT :rows_max
+) s
+WHERE NOT EXISTS (SELECT FROM bookings b WHERE b.id = s.booking_id);
+
+-- name: dead_and_counted(event_ref, cell, rows_max)
+-- Bookings that stand where a dead letter of theirs stands as well.
+SELECT b.id, b.ledger_epoch, b.ledger_seq
+FROM dead_letters d JOIN bookings b ON b.id = d.booking_id AND (b.ledger_epoch, b.ledger_seq) = (d.epoch, d.seq)
+WHERE d.event_ref = :event_ref AND d.cell = :cell
+LIMIT :rows_max;
+
+-- name: payments_of(booking_ids, unfinished_s)
+-- Payments of some bookings that took money for what is not sold, or that nobody finished.
+SELECT p.id, p.status, b.id AS booking_id, b.status AS booking_status,
+    p.status = 'succeeded' AS is_paid_for_nothing
+FROM payments p JOIN bookings b ON b.id = p.booking_id
+WHERE p.booking_id = ANY (:booking_ids::uuid[])
+  AND ((p.status = 'succeeded' AND b.status <> 'confirmed')
+    OR (p.status IN ('pending', 'authorized', 'refund_pending') AND p.updated_at < now() - make_interval(secs => :unfinished_s)))
+ORDER BY p.id;
+
+-- name: payments_overdue(first, last, unfinished_s, rows_max)
+-- Unfinished payments of a cell that nobody has touched for long.
+SELECT p.id, p.status, b.id AS booking_id, b.status AS booking_status, false AS is_paid_for_nothing
+FROM payments p JOIN bookings b ON b.id = p.booking_id
+WHERE p.status IN ('pending', 'authorized', 'refund_pending')
+  AND p.updated_at < now() - make_interval(secs => :unfinished_s)
+  AND p.booking_id BETWEEN :first AND :last
+ORDER BY p.updated_at
+LIMIT :rows_max;
+
+-- name: refused(event_ref, cell, overdue_s)^
+-- Entries that Postgres has refused, and how many of them have their seats still to be given back.
+SELECT count(*) AS letters,
+    count(*) FILTER (
+        WHERE returned_at IS NULL AND booking_id IS NOT NULL
+          AND created_at > now() - make_interval(secs => :overdue_s)
+    ) AS returning
+FROM dead_letters WHERE event_ref = :event_ref AND cell = :cell;

@@ -20,4 +20,5 @@ SELECT outcome FROM edits WHERE event_ref = :event_ref AND cell = :cell AND vers
 -- Open cells for which an intent has waited longer than its request would have taken.
 SELECT DISTINCT e.event_ref, e.cell
 FROM edits e JOIN cells c ON c.event_ref = e.event_ref AND c.cell = e.cell
-WHERE e.outcome IS NULL AND e.created_at < now() - make_interval(secs => :older_than_s) AND c.closed_at IS NULL;
+WHERE e.outcome IS NULL AND e.created_at < now() - make_interval(secs => :older_than_s) AND c.closed_at IS NULL
+  AND c.fenced_at IS NULL;

@@ -1,23 +1,36 @@
 -- name: cells_to_recover()
 -- Every cell that has not left Redis, those on sale first.
-SELECT c.event_ref, c.cell, c.event_id, c.epoch, c.seq, c.replid
+SELECT c.event_ref, c.cell, c.event_id, c.epoch, c.seq, c.replid, c.fenced_at
 FROM cells c JOIN events e ON e.id = c.event_id
 WHERE c.closed_at IS NULL
 ORDER BY (e.status = 'published') DESC, e.sale_start_at, c.event_ref, c.cell;
 
 -- name: lock_cell(event_ref, cell)^
 -- The row lock under which a cell is looked at; the relay cannot move the offset meanwhile.
-SELECT event_ref, cell, event_id, epoch, seq, replid FROM cells
+SELECT event_ref, cell, event_id, epoch, seq, replid, fenced_at FROM cells
 WHERE event_ref = :event_ref AND cell = :cell AND closed_at IS NULL
 FOR UPDATE;
 
 -- name: find_cell(event_ref, cell)^
-SELECT event_ref, cell, event_id, epoch, seq, replid FROM cells
+SELECT event_ref, cell, event_id, epoch, seq, replid, fenced_at FROM cells
 WHERE event_ref = :event_ref AND cell = :cell AND closed_at IS NULL;
 
--- name: is_any_cell_elsewhere(replid)$
--- Whether some open cell was last opened on another node than this.
-SELECT EXISTS (SELECT FROM cells WHERE closed_at IS NULL AND epoch > 0 AND replid IS DISTINCT FROM :replid);
+-- name: is_everything_fenced()$
+-- Whether an operator has closed everything.
+SELECT EXISTS (SELECT FROM fence);
+
+-- name: hold_fence()#
+-- Until this transaction ends nobody closes everything: a lift that has looked may load the scripts.
+LOCK TABLE fence IN SHARE MODE;
+
+-- name: is_being_rebuilt(family, number)$
+-- Whether an operator is just rebuilding the cell: the advisory lock is held, by whomever.
+SELECT EXISTS (
+    SELECT FROM pg_locks
+    WHERE locktype = 'advisory' AND granted AND objsubid = 2
+      AND classid = (:family::bigint)::oid AND objid = (:number::bigint)::oid
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+);
 
 -- name: is_committed(event_ref, cell, epoch, seq, booking_id, version, at)$
 -- Whether the entry at this place is the one that was committed from there, and not another with its id.
@@ -34,6 +47,10 @@ SELECT EXISTS (
 UPDATE cells SET epoch = :epoch, seq = 0, replid = :replid, opened_at = now(), updated_at = now()
 WHERE event_ref = :event_ref AND cell = :cell;
 
+-- name: move_to_node(replid, event_ref, cell)!
+-- A cell that stays closed, in the node that it is in now.
+UPDATE cells SET replid = :replid, updated_at = now() WHERE event_ref = :event_ref AND cell = :cell;
+
 -- name: find_sale(event_ref, cell)^
 -- What the hash of the sale is made of.
 SELECT e.status, e.sale_start_at, e.sale_end_at, e.max_per_user, e.hold_ttl_seconds, e.currency,
@@ -46,18 +63,55 @@ WHERE c.event_ref = :event_ref AND c.cell = :cell;
 SELECT id, show_id, kind, price_minor, max_per_order, capacity, available_seats, reserved, confirmed, blocked
 FROM seat_zones WHERE event_id = :event_id ORDER BY created_at, id;
 
--- name: bookings_to_rebuild(after, last, rows_max)
--- One slice of the bookings that Redis must know: the living, and the keyed, whose ids must not live twice.
-SELECT b.*, (
-    SELECT json_agg(json_build_array(i.zone_id, i.quantity, i.unit_price_minor, z.show_id) ORDER BY i.zone_id)::text
-    FROM booking_items i JOIN seat_zones z ON z.id = i.zone_id
-    WHERE i.booking_id = b.id
-) AS items
-FROM bookings b
-WHERE b.id > :after AND b.id <= :last
-  AND (b.status IN ('reserved', 'confirmed') OR b.fingerprint IS NOT NULL)
-ORDER BY b.id
-LIMIT :rows_max;
+-- name: records_up_to(first, last, rows_max)$
+-- How many records a cell must have in Redis, counted up to a bound.
+SELECT count(*) FROM (
+    SELECT FROM bookings
+    WHERE id BETWEEN :first AND :last AND (status IN ('reserved', 'confirmed') OR fingerprint IS NOT NULL)
+    LIMIT :rows_max
+) AS found;
+
+-- name: units_to_rebuild(after, last, rows_max)^
+-- What buyers have in one slice of the sold bookings: '<user> <units> ...'; where it ends, and how many these are.
+WITH slice AS MATERIALIZED (
+    SELECT b.id, b.user_id, b.quantity FROM bookings b
+    WHERE b.id > :after AND b.id <= :last AND b.status = 'confirmed'
+    ORDER BY b.id
+    LIMIT :rows_max
+)
+SELECT max(u.last_id) AS last_id, coalesce(sum(u.bookings), 0)::bigint AS bookings,
+    string_agg(u.user_id || ' ' || u.units, ' ') AS text
+FROM (
+    SELECT s.user_id, sum(s.quantity) AS units, count(*) AS bookings, max(s.id::text) AS last_id
+    FROM slice s GROUP BY s.user_id
+) u;
+
+-- name: records_to_rebuild(after, last, rows_max, has_holds, has_others)^
+-- One slice of the bookings that Redis must know, the living, and the keyed, whose ids must not live twice: a line
+-- for each, its id and the text of its record (see lua/lib/booking.lua). The holds, or the others, or both.
+SELECT max(r.id::text) AS last_id, count(*) AS bookings,
+    string_agg(concat_ws(' ', r.id, r.status, r.version, r.ledger_epoch || '-' || r.ledger_seq, r.user_id,
+        coalesce(r.fingerprint, '-'), r.quantity, r.total_minor, r.currency,
+        (extract(epoch FROM r.created_at) * 1000)::bigint, (extract(epoch FROM r.expires_at) * 1000)::bigint,
+        coalesce(((extract(epoch FROM r.confirmed_at) * 1000)::bigint)::text, '-'),
+        coalesce(((extract(epoch FROM r.ended_at) * 1000)::bigint)::text, '-'),
+        coalesce(r.confirmation_code, '-'), '[' || coalesce(r.items, '') || ']'), E'\n' ORDER BY r.id) AS text
+FROM (
+    SELECT b.*, (
+        SELECT string_agg(
+            '["' || i.zone_id || '",' || i.quantity || ',' || i.unit_price_minor || ',"' || z.show_id || '"]', ','
+            ORDER BY i.zone_id
+        )
+        FROM booking_items i JOIN seat_zones z ON z.id = i.zone_id
+        WHERE i.booking_id = b.id
+    ) AS items
+    FROM bookings b
+    WHERE b.id > :after AND b.id <= :last
+      AND ((:has_holds AND b.status = 'reserved')
+        OR (:has_others AND (b.status = 'confirmed' OR (b.status <> 'reserved' AND b.fingerprint IS NOT NULL))))
+    ORDER BY b.id
+    LIMIT :rows_max
+) r;
 
 -- name: clock_ms()$
 SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint;

@@ -63,12 +63,23 @@ INSERT INTO dead_letters (event_ref, cell, epoch, seq, booking_id, entry, sqlsta
 VALUES (:event_ref, :cell, :epoch, :seq, :booking_id, :entry::jsonb, :sqlstate, :reason,
     CASE WHEN :is_returned THEN now() END);
 
--- name: dead_letters_to_return()
--- Refused bookings whose seats have not been given back yet.
-SELECT DISTINCT event_ref, cell, booking_id
-FROM dead_letters
-WHERE returned_at IS NULL AND booking_id IS NOT NULL
-LIMIT 100;
+-- name: dead_letters_to_return(event_refs, cells, bookings_max)
+-- Refused bookings of these cells whose seats have not been given back yet: so many of each, so that none waits
+-- for another. None of a cell that an operator has closed.
+SELECT event_ref, cell, booking_id
+FROM (
+    SELECT d.event_ref, d.cell, d.booking_id,
+        row_number() OVER (PARTITION BY d.event_ref, d.cell ORDER BY d.booking_id) AS place
+    FROM (
+        SELECT DISTINCT event_ref, cell, booking_id
+        FROM dead_letters
+        WHERE returned_at IS NULL AND booking_id IS NOT NULL
+    ) AS d
+    JOIN unnest(:event_refs::bigint[], :cells::int[]) AS own (event_ref, cell) USING (event_ref, cell)
+    JOIN cells c USING (event_ref, cell)
+    WHERE c.fenced_at IS NULL
+) AS waiting
+WHERE place <= :bookings_max;
 
 -- name: mark_returned(booking_id)!
 UPDATE dead_letters SET returned_at = now() WHERE booking_id = :booking_id AND returned_at IS NULL;

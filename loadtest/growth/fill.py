@@ -32,7 +32,7 @@ class Memory(msgspec.Struct):
     per_hold: float
     """Everything that a live hold of a new buyer adds, by the growth of used_memory."""
     record: float
-    """The booking's hash and its place in the keyspace, mean of samples (MEMORY USAGE)."""
+    """The booking's record and its place in the keyspace, mean of samples (MEMORY USAGE)."""
     buyer: float
     """A buyer's field in `buyers`."""
     deadlines: float

@@ -127,7 +127,7 @@ class Opener:
     async def start(self) -> str:
         """Lift the node, which has no cells yet; its replication id."""
         self._connection = await connect_postgres(self._stores.settings, "growth recovery")
-        self._lifter = Lifter(self._stores, self._connection, self._client)
+        self._lifter = Lifter(self._stores, self._connection, self._client, lambda _: True)
         self._node = await self._lifter.look()
         await self._lifter.lift(self._node)
         return self._node.replid

@@ -21,15 +21,15 @@ DUE_TTL_MS = 1
 DUE_PAUSE_S = 0.02
 LISTS = 200
 OPENINGS = 2
-FIELDS = 11
-"""Of a booking's record, roughly: what the control writes."""
+RECORD = "a value of some length " * 10
+"""As long as a booking's record, roughly: what the control writes."""
 STRANGERS = 1 << 40
 """Numbers of buyers whom the crowd never gets to."""
 LATER_MS = 4_000_000_000_000
 
 RESERVE, CONFIRM, EXPIRE = "reserve", "confirm", "expire"
 PLAIN_RECORD, PLAIN_IN_ORDER, PLAIN_ANYWHERE, PLAIN_BUYER = (
-    "control: HSET a record", "control: ZADD in order", "control: ZADD anywhere", "control: HSET a buyer",
+    "control: SET a record", "control: ZADD in order", "control: ZADD anywhere", "control: HSET a buyer",
 )  # fmt: skip
 OPENING = "open a sale"
 JOIN_POSTGRES, JOIN_RELAY = "join: Postgres", "join: relay"
@@ -48,7 +48,7 @@ OPERATIONS = {
     LIST_POSTGRES: "the gateway's backends in Postgres, GET /bookings of one buyer",
     LIST_GATEWAY: "the gateway's own process, such a request",
     OPENING: "Redis, an event that recovery puts on sale",
-    PLAIN_RECORD: "Redis, a plain HSET of a new record among the bookings: what the data alone costs",
+    PLAIN_RECORD: "Redis, a plain SET of a new record among the bookings: what the data alone costs",
     PLAIN_IN_ORDER: "Redis, a plain ZADD to the deadlines, behind all others of its zone",
     PLAIN_ANYWHERE: "Redis, a plain ZADD to the deadlines, at a random place among those of its zone",
     PLAIN_BUYER: "Redis, a plain HSET of a new buyer's field",
@@ -161,10 +161,9 @@ async def _time_opening(rig: Rig, turn: Turn) -> None:
 async def _time_plain(rig: Rig, turn: Turn, count: int) -> None:
     """The growing structures alone, without a script.
 
-    Keys, members and fields look like those of real bookings and land among them; all are taken out again.
+    Keys, members and values look like those of real bookings and land among them; all are taken out again.
     """
     keys = rig.hot.keys
-    fields = [word for number in range(FIELDS) for word in (f"field_{number}", "a value of some length")]
     made: dict[str, list[Command]] = {
         name: [] for name in (PLAIN_RECORD, PLAIN_IN_ORDER, PLAIN_ANYWHERE, PLAIN_BUYER)
     }
@@ -175,7 +174,7 @@ async def _time_plain(rig: Rig, turn: Turn, count: int) -> None:
         zone_id = rig.hot.zone_ids[number % len(rig.hot.zone_ids)]
         last = f"{zone_id}:{LATER_MS + number}:{booking}"
         anywhere = f"{zone_id}:{random.randint(*holding)}:{booking}"
-        made[PLAIN_RECORD].append(("HSET", keys.booking(booking), *fields))
+        made[PLAIN_RECORD].append(("SET", keys.booking(booking), RECORD))
         made[PLAIN_IN_ORDER].append(("ZADD", keys.deadlines, 0, last))
         made[PLAIN_ANYWHERE].append(("ZADD", keys.deadlines, 0, anywhere))
         made[PLAIN_BUYER].append(("HSET", keys.buyers, user, f"2 0 {booking}"))

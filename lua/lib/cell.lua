@@ -7,7 +7,7 @@ local cell = {}
 -- Redis's clock may step back; a cell's time never does, because the last one is stored.
 function cell.load(sale_key)
     local fields = redis.call('HMGET', sale_key, 'epoch', 'seq', 'time_ms', 'status', 'sale_start_at_ms',
-        'sale_end_at_ms', 'max_per_user', 'hold_ttl_ms', 'currency', 'ledger_max', 'version')
+        'sale_end_at_ms', 'max_per_user', 'hold_ttl_ms', 'currency', 'ledger_max', 'version', 'loaded')
     if not fields[1] then
         return nil
     end
@@ -26,7 +26,14 @@ function cell.load(sale_key)
         currency = fields[9],
         ledger_max = tonumber(fields[10]),
         version = tonumber(fields[11]),
+        loaded = fields[12],
     }
+end
+
+-- Whether a booking that has no record here may have one in Postgres: a large cell is opened before all of its
+-- records are back. They come in the order of their ids, and `loaded` is how far they are.
+function cell.may_come(sale, booking_id)
+    return sale.loaded and booking_id > sale.loaded
 end
 
 -- Stores where the ledger stands and what time it is, if it has been appended to since the last time.

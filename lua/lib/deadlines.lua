@@ -20,7 +20,7 @@ end
 -- `items` are { zone_id, ... } each.
 function deadlines.add(booking_id, expires_at_ms, items)
     for i = 1, #items do
-        added[#added + 1] = 0
+        added[#added + 1] = '0'
         added[#added + 1] = member(items[i][1], expires_at_ms, booking_id)
     end
 end

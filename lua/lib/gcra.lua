@@ -2,11 +2,6 @@
 -- time at which the bucket will be full again.
 local gcra = {}
 
--- The number in this key; 0 for a bucket that is full.
-function gcra.load(key)
-    return tonumber(redis.call('GET', key) or 0)
-end
-
 -- Decides without writing. Returns the new number, or nothing and the milliseconds to wait; then the
 -- tokens that are left.
 function gcra.check(full_at_ms, now_ms, interval_ms, burst)

@@ -13,6 +13,11 @@ local hold = {}
 function hold.prepare(keys, sale, record)
     record.item_list = cjson.decode(record.items)
     record.buyer = buyers.load(keys.buyers, record.user)
+    if record.buyer.full_at_ms > sale.now_ms then
+        -- Who will have no units left gets a key for their rate limit. Where the cell is just leaving this node, key
+        -- by key, no new one can be made, and asking for it says so.
+        redis.call('EXISTS', cell.rate_key(sale, record.user))
+    end
     for _, item in ipairs(record.item_list) do
         item.zone = zone.load(sale, item[1])
         item.kind = kinds[item.zone.kind]
@@ -30,16 +35,17 @@ function hold.give_back(keys, sale, booking_id, record, verb, status)
         item.kind.give(item.zone, item[2], record.status)
     end
     buyers.release(record.buyer, booking_id, record.quantity)
-    booking.finish(record, status, at, sale.now_ms)
     if record.status == 'reserved' then
         deadlines.remove(booking_id, record.expires_at_ms, record.item_list)
     end
+    booking.finish(record, status, at, sale.now_ms)
 end
 
 -- Writes what all changes of this call have made of the cell: the last step of every verb.
 function hold.save(keys, sale)
     zone.save()
     buyers.save(keys.buyers, sale)
+    booking.save()
     deadlines.save(keys.deadlines)
     cell.save(sale)
 end

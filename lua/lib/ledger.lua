@@ -5,7 +5,7 @@ local ledger = {}
 -- The id is spelled out rather than left to Redis, so that a stream which lost its end continues
 -- with a gap that the relay sees, and one which is ahead fails here, before anything is written.
 function ledger.append(ledger_key, sale, entry)
-    local id = sale.epoch .. '-' .. (sale.seq + 1)
+    local id = sale.epoch .. '-' .. string.format('%d', sale.seq + 1)
     redis.call('XADD', ledger_key, id, 'e', entry)
     sale.seq = sale.seq + 1
     return id

@@ -4,8 +4,6 @@ local cell = require('cell')
 
 local zone = {}
 
-local COUNTERS = { 'available', 'reserved', 'confirmed' }
-
 local by_id = {}
 local moved = {}
 
@@ -14,10 +12,12 @@ function zone.load(sale, id)
     local known = by_id[id]
     if not known then
         local key = cell.zone_key(sale, id)
-        local fields = redis.call('HMGET', key, 'show', 'kind', 'price_minor', 'max_per_order', 'available')
+        local fields = redis.call('HMGET', key, 'show', 'kind', 'price_minor', 'max_per_order', 'available',
+            'reserved', 'confirmed')
         known = {
             key = key, id = id, show = fields[1], kind = fields[2], price_minor = fields[3],
             max_per_order = tonumber(fields[4]), available = tonumber(fields[5]),
+            reserved = tonumber(fields[6]), confirmed = tonumber(fields[7]),
             -- What due holds will give back that a request has planned to take back, but has not yet.
             planned = 0,
         }
@@ -28,23 +28,18 @@ end
 
 -- Moves units from one counter to another.
 function zone.move(of, from, to, quantity)
-    if not of.moves then
-        of.moves = { available = 0, reserved = 0, confirmed = 0 }
+    if not of.is_moved then
+        of.is_moved = true
         moved[#moved + 1] = of
     end
-    of.moves[from] = of.moves[from] - quantity
-    of.moves[to] = of.moves[to] + quantity
-    of.available = of.available + (from == 'available' and -quantity or 0) + (to == 'available' and quantity or 0)
+    of[from] = of[from] - quantity
+    of[to] = of[to] + quantity
 end
 
 -- Writes what was moved.
 function zone.save()
-    for _, each in ipairs(moved) do
-        for _, counter in ipairs(COUNTERS) do
-            if each.moves[counter] ~= 0 then
-                redis.call('HINCRBY', each.key, counter, each.moves[counter])
-            end
-        end
+    for _, of in ipairs(moved) do
+        redis.call('HSET', of.key, 'available', of.available, 'reserved', of.reserved, 'confirmed', of.confirmed)
     end
 end
 

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from engine.settings import Settings
+from engine.stores import Stores
 from engine.tokens import Role, TokenSigner
 from gateway.app import Application, create_app
 from workers.runner import run_workers
@@ -61,10 +62,13 @@ async def client(app: Application) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-async def ready(client: httpx.AsyncClient, workers: None) -> httpx.AsyncClient:
-    """A client of an installation that is ready."""
+async def ready(client: httpx.AsyncClient, workers: None, stores: Stores) -> httpx.AsyncClient:
+    """A client of an installation that is ready, on every node where there are many."""
+    sha = stores.scripts["rate"].sha
     async with asyncio.timeout(20):
         while (await client.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.02)
+        while not all([(await asked)[0] for asked in stores.line.call_all("SCRIPT", "EXISTS", sha)]):
             await asyncio.sleep(0.02)
     return client
 

@@ -12,9 +12,11 @@ import asyncpg
 import redis
 
 from engine import ids
+from engine.booking import Record, parse_record
 from engine.buyer import parse_buyer
 from engine.settings import Settings
 from engine.stores import open_redis
+from tests.cluster import sync_client
 from tests.integration.kit import COUNTERS, POLL_S, Event, Rig, zone_counters
 
 
@@ -75,24 +77,16 @@ async def _compare_zones(rig: Rig, event: Event, holds: Counter[tuple[UUID, str]
 async def _compare_bookings(
     rig: Rig, event: Event, rows: dict[UUID, asyncpg.Record], found: list[str]
 ) -> None:
-    records: dict[UUID, tuple[bytes, ...]] = {}
+    records: dict[UUID, Record] = {}
     async for key in rig.redis.scan_iter(match=event.keys.booking_prefix + "*", count=1000):
-        records[UUID(key.decode()[-36:])] = tuple(
-            await rig.redis.hmget(key, ["user", "status", "version", "quantity", "code"])
-        )
-    for booking_id, (user, status, version, quantity, code) in records.items():
+        records[UUID(key.decode()[-36:])] = parse_record(await rig.redis.get(key))
+    for booking_id, record in records.items():
         row = rows.get(booking_id)
         if row is None:
             found.append(f"{booking_id} is in Redis alone")
             continue
         here = (row["user_id"], row["status"], row["version"], row["quantity"], row["confirmation_code"])
-        there = (
-            UUID(user.decode()),
-            status.decode(),
-            int(version),
-            int(quantity),
-            code.decode() if code else None,
-        )
+        there = (UUID(record.user), record.status, record.version, record.quantity, record.code)
         if here != there:
             found.append(f"{booking_id}: Postgres {here}, Redis {there}")
     for booking_id, row in rows.items():
@@ -134,6 +128,7 @@ class LedgerWatch:
     async def close(self) -> None:
         """Stop looking."""
         self._task.cancel()
+        await asyncio.wait((self._task,))
         await self._client.aclose()
 
     def bookings(self) -> set[str]:
@@ -148,7 +143,7 @@ class ZoneSampler:
     PAUSE_S = 0.004
 
     def __init__(self, settings: Settings, event: Event) -> None:
-        self._client = redis.Redis.from_url(settings.redis_url)
+        self._client = sync_client(settings.redis_url, event.keys.sale)
         self._keys = [event.keys.zone(zone) for zone in event.zones]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)

@@ -14,7 +14,7 @@ import redis
 import redis.asyncio
 
 from engine import ids
-from engine.booking import ItemRequest
+from engine.booking import ItemRequest, parse_record
 from engine.bookings import Answer, Bookings
 from engine.cells import publish_cell, wait_until_open
 from engine.errors import ServiceUnavailable
@@ -203,12 +203,13 @@ class Rig:
         return Position(row["epoch"], row["seq"])
 
     async def caught_up(self, event: Event) -> Position:
-        """Wait until the cell is open and all of its ledger is in Postgres."""
+        """Wait until the cell is open, has all its records, and all of its ledger is in Postgres."""
 
         async def is_there() -> Position | None:
             with contextlib.suppress(redis.RedisError, OSError):
                 position = await self.position(event)
-                if position is not None and position == await self.offset(event):
+                is_whole = not await self.redis.hexists(event.keys.sale, "loaded")
+                if is_whole and position is not None and position == await self.offset(event):
                     return position
             return None
 
@@ -219,6 +220,11 @@ class Rig:
     async def counters(self, event: Event, zone: int = 0) -> dict[str, int]:
         """The counters of a zone in Redis."""
         return await zone_counters(self.redis, event.keys, event.zones[zone])
+
+    async def status(self, event: Event, answer: Answer) -> str:
+        """The status of a booking in Redis."""
+        text = await self.redis.get(event.keys.booking(answer.booking.id))
+        return parse_record(text).status if text else ""
 
 
 @contextlib.asynccontextmanager

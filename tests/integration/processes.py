@@ -1,7 +1,6 @@
 """Gateways and workers as real processes, to be killed, frozen and woken.
 
-Run as a script it is one of them: `processes.py gateway`, or `processes.py work NAME…`, which can be told to
-`--die WHERE NUMBER` or to `--freeze WHERE NUMBER`.
+Run as a script it is one of them: `processes.py gateway`, or `processes.py work NAME…`.
 """
 
 import argparse
@@ -15,6 +14,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 20.0
@@ -86,9 +87,19 @@ class Processes:
         self._folder = folder
         self._all: list[Process] = []
 
-    def work(self, settings: Any, *arguments: str) -> Process:
+    def work(self, settings: Any, *names: str) -> Process:
         """Workers."""
-        return self._start(settings, "work", *arguments)
+        return self._start(settings, "work", *names)
+
+    def work_until(
+        self, failpoint: str, number: int, settings: Any, *names: str, freeze: bool = False
+    ) -> Process:
+        """Workers that die, or freeze, when they come to that fail point for the number-th time."""
+        blow = "stop" if freeze else "kill"
+        file = self._folder / f"struck-{len(self._all)}"
+        return self.work(
+            msgspec.structs.replace(settings, failpoint=f"{failpoint}:{number}:{blow}:{file}"), *names
+        )
 
     async def gateway(self, settings: Any) -> tuple[Process, int]:
         """A gateway on a port of its own, listening."""
@@ -110,33 +121,6 @@ class Processes:
 # What follows runs in the process itself.
 
 
-def _strike_at(where: str, number: int, blow: signal.Signals) -> None:
-    """Kill or freeze this process when it comes to that place for the number-th time."""
-    from engine import lift, projection
-    from workers import relay
-
-    places: dict[str, tuple[Any, str]] = {
-        "before-commit": (relay, "commit_batch"),
-        "in-transaction": (projection.queries, "advance_offset"),
-        "half-written": (projection, "_copy_events"),
-        "before-announcement": (relay, "announce"),
-        "fencing": (lift.Lifter, "_fence_cell"),
-        "beginning-an-epoch": (lift.Lifter, "_begin_epoch"),
-        "opening": (lift, "announce"),
-        "loading": (lift.Lifter, "_load"),
-    }
-    owner, name = places[where]
-    original = getattr(owner, name)
-    count = iter(range(1, sys.maxsize))
-
-    async def struck(*args: Any, **kwargs: Any) -> Any:
-        if next(count) == number:
-            os.kill(os.getpid(), blow)
-        return await original(*args, **kwargs)
-
-    setattr(owner, name, struck)
-
-
 def main() -> None:
     """Be one of the processes."""
     from engine.settings import load_settings
@@ -144,8 +128,6 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=("gateway", "work"))
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--die", nargs=2)
-    parser.add_argument("--freeze", nargs=2)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stdout)
     settings = load_settings()
@@ -156,9 +138,6 @@ def main() -> None:
         return
     from workers.runner import run as run_workers
 
-    for where, blow in ((options.die, signal.SIGKILL), (options.freeze, signal.SIGSTOP)):
-        if where:
-            _strike_at(where[0], int(where[1]), blow)
     run_workers(settings, options.names)
 
 

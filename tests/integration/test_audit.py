@@ -13,10 +13,12 @@ from engine import ids
 from engine.audit import audit, main
 from engine.audit_report import EventReport, Report, render, to_json
 from engine.audit_told import Told, ToldBooking
+from engine.booking import parse_record
 from engine.bookings import Answer, Bookings
 from engine.edits import Edits, Intent, SaleEdit
 from engine.errors import RushError
 from tests.integration.kit import Event, Rig, confirm_patiently, until
+from tests.records import spell_record
 
 
 class Sold:
@@ -188,8 +190,15 @@ async def test_another_status_of_the_sale_is_found(sold: Sold) -> None:
     ],
 )
 async def test_a_booking_that_differs_is_found(sold: Sold, field: str, value: str | int) -> None:
-    await sold.rig.redis.hset(sold.record(sold.confirmed), field, value)
+    key = sold.record(sold.confirmed)
+    record = parse_record(await sold.rig.redis.get(key))
+    await sold.rig.redis.set(key, spell_record(record._replace(**{field: value})))
     assert await sold.found() == [(3, "booking_differs", str(sold.confirmed.booking.id))]
+
+
+async def test_a_booking_that_is_none_is_found(sold: Sold) -> None:
+    await sold.rig.redis.set(sold.record(sold.confirmed), "confirmed 2 of something else")
+    assert await sold.found() == [(3, "booking_broken", str(sold.confirmed.booking.id))]
 
 
 async def test_other_items_are_found(sold: Sold) -> None:
@@ -218,7 +227,7 @@ async def test_a_living_booking_missing_in_redis_is_found(sold: Sold) -> None:
 
 async def test_an_ended_booking_may_leave_redis_unless_it_has_a_key(sold: Sold) -> None:
     async for key in sold.rig.redis.scan_iter(match=sold.event.keys.booking("*")):
-        if await sold.rig.redis.hget(key, "fingerprint") == b"":
+        if not parse_record(await sold.rig.redis.get(key)).fingerprint:
             await sold.rig.redis.delete(key)
     assert await sold.found() == []
     await sold.rig.redis.delete(sold.record(sold.cancelled))
@@ -302,6 +311,25 @@ async def test_what_postgres_refused_is_a_dead_letter_and_no_violation(sold: Sol
     told = Told({a.booking.id: ToldBooking(a.booking.user_id, 4, 1) for a in answers}, await _all_users(sold))
     found = await sold.found(told=told)
     assert {(rule, what) for rule, what, _ in found} == {(4, "reserved_and_lost")}
+
+
+async def refuse_to_confirm(sold: Sold, booking_id: UUID) -> None:
+    """Postgres will not take this booking's confirmation."""
+    await sold.execute(f"ALTER TABLE bookings ADD CHECK (status <> 'confirmed' OR id <> '{booking_id}')")
+
+
+async def test_a_refused_confirm_whose_seats_are_back_is_no_violation(sold: Sold) -> None:
+    await refuse_to_confirm(sold, sold.held.booking.id)
+    with contextlib.suppress(RushError):
+        await sold.bookings.confirm(sold.held.booking.user_id, sold.held.booking.id)
+    await until(lambda: _are_returned(sold.rig))
+    await sold.rig.caught_up(sold.event)
+    report = await sold.report()
+    assert (report.violations, report.problem) == ([], None)
+    assert report.bookings == {"confirmed": 1, "cancelled": 3}
+    record = parse_record(await sold.rig.redis.get(sold.record(sold.held)))
+    await sold.rig.redis.set(sold.record(sold.held), spell_record(record._replace(quantity=1)))
+    assert await sold.found() == [(3, "booking_differs", str(sold.held.booking.id))]
 
 
 async def _are_returned(rig: Rig) -> bool:

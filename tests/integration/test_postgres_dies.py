@@ -111,7 +111,7 @@ async def test_while_postgres_is_away_reserving_goes_on_and_confirms_wait(
 
 
 async def _is_expired(rig: Rig, event: Event, answer: Answer) -> bool:
-    return bool(await rig.redis.hget(event.keys.booking(answer.booking.id), "status") == b"expired")
+    return await rig.status(event, answer) == "expired"
 
 
 async def _counter(rig: Rig, event: Event, name: str, value: int) -> bool:

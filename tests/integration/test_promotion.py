@@ -165,10 +165,9 @@ async def test_a_confirm_waiting_across_a_promotion_is_answered_by_postgres(pair
     await relay.stop()
     await pair.cut_off()
     waiting = asyncio.create_task(gateway.confirm(answer.booking.user_id, answer.booking.id))
-    key = event.keys.booking(answer.booking.id)
 
     async def is_confirmed() -> bool:
-        return bool(await rig.redis.hget(key, "status") == b"confirmed")
+        return await rig.status(event, answer) == "confirmed"
 
     await until(is_confirmed)
     await pair.promote()

@@ -202,10 +202,10 @@ async def _end_its_transaction(rig: Rig, connection: asyncpg.Connection) -> None
 @pytest.mark.parametrize(
     ("break_it", "where"),
     [
-        (_flush_scripts, "fencing"),
-        (_flush_scripts, "opening"),
-        (_flush_scripts, "loading"),
-        (_flush_all_and_scripts, "beginning-an-epoch"),
+        (_flush_scripts, "lift.after_script"),
+        (_flush_scripts, "lift.after_cell_fence"),
+        (_flush_scripts, "lift.after_drain"),
+        (_flush_all_and_scripts, "rebuild.after_token"),
     ],
 )
 async def test_a_recovery_process_frozen_for_longer_than_its_lease_does_no_harm(
@@ -217,7 +217,7 @@ async def test_a_recovery_process_frozen_for_longer_than_its_lease_does_no_harm(
         await sale.forget_what_is_not_durable()
     epoch = (await rig.offset(event)).epoch
     await break_it(rig, event)
-    frozen = processes.work(rig.settings, "recovery", "--freeze", where, "1")
+    frozen = processes.work_until(where, 1, rig.settings, "recovery", freeze=True)
     await until(lambda: frozen.code is None and frozen.is_frozen, "it is frozen")
     rig.work("recovery")
     await Impatience().until_selling(sale.gateway, event)

@@ -164,7 +164,7 @@ async def test_a_waiting_confirm_is_answered_by_what_postgres_says(
     await rig.caught_up(event)
     await relay.stop()
     waiting = asyncio.create_task(gateway.confirm(answer.booking.user_id, answer.booking.id))
-    await until(lambda: _status(rig, event, answer, b"confirmed"), "confirmed in Redis")
+    await until(lambda: _status(rig, event, answer, "confirmed"), "confirmed in Redis")
     epoch = (await rig.offset(event)).epoch
     await break_it(server, rig)
     await until(lambda: _epoch_after(rig, event, epoch), "a new epoch")
@@ -190,8 +190,8 @@ async def test_a_waiting_confirm_is_answered_by_what_postgres_says(
     assert await differences(rig, event) == []
 
 
-async def _status(rig: Rig, event: Event, answer: Answer, status: bytes) -> bool:
-    return bool(await rig.redis.hget(event.keys.booking(answer.booking.id), "status") == status)
+async def _status(rig: Rig, event: Event, answer: Answer, status: str) -> bool:
+    return await rig.status(event, answer) == status
 
 
 async def test_a_hold_that_was_lost_before_it_was_durable_sold_nothing(rig: Rig, server: RedisServer) -> None:

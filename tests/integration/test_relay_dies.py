@@ -38,7 +38,15 @@ async def _outbox_is_whole(rig: Rig, event: Event) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 5])
-@pytest.mark.parametrize("where", ["before-commit", "in-transaction", "half-written", "before-announcement"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "projection.after_offset",
+        "projection.after_events",
+        "projection.after_commit",
+        "relay.after_announcement",
+    ],
+)
 async def test_killed_there_it_loses_nothing_and_counts_nothing_twice(
     rig: Rig, processes: Processes, where: str, number: int
 ) -> None:
@@ -46,7 +54,7 @@ async def test_killed_there_it_loses_nothing_and_counts_nothing_twice(
     rig.work("recovery")
     gateway = await rig.gateway()
     event = await rig.sale()
-    relay = processes.work(rig.settings, "relay", "--die", where, str(number))
+    relay = processes.work_until(where, number, rig.settings, "relay")
     kept = await _live(gateway, event, 12)
     waiting = [
         asyncio.create_task(gateway.confirm(answer.booking.user_id, answer.booking.id)) for answer in kept
@@ -69,8 +77,8 @@ async def test_a_confirm_whose_announcement_never_came_is_answered_from_postgres
     event = await rig.sale()
     answer = await gateway.reserve(uuid4(), event.items(), None)
     waiting = asyncio.create_task(gateway.confirm(answer.booking.user_id, answer.booking.id))
-    await until(lambda: _is_status(rig, event, answer, b"confirmed"))
-    relay = processes.work(rig.settings, "relay", "--die", "before-announcement", "1")
+    await until(lambda: _is_status(rig, event, answer, "confirmed"))
+    relay = processes.work_until("projection.after_commit", 1, rig.settings, "relay")
     assert await relay.ended() == -signal.SIGKILL
     confirmed = await waiting
     assert confirmed.booking.durable
@@ -78,8 +86,8 @@ async def test_a_confirm_whose_announcement_never_came_is_answered_from_postgres
     assert await confirmed_rows(rig, event) == {answer.booking.id}
 
 
-async def _is_status(rig: Rig, event: Event, answer: Answer, status: bytes) -> bool:
-    return bool(await rig.redis.hget(event.keys.booking(answer.booking.id), "status") == status)
+async def _is_status(rig: Rig, event: Event, answer: Answer, status: str) -> bool:
+    return await rig.status(event, answer) == status
 
 
 async def test_with_the_relay_stopped_a_confirm_is_not_durable_and_says_so(rig: Rig) -> None:
@@ -195,6 +203,33 @@ async def test_a_relay_that_was_frozen_for_longer_than_its_lease_does_no_harm(
     await _outbox_is_whole(rig, event)
 
 
+async def test_refused_bookings_of_a_closed_sale_keep_no_other_from_its_seats(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "RETURN_INTERVAL_S", 0.1)
+    worker = rig.work()
+    gateway = await rig.gateway()
+    closed, event = await rig.sale(), await rig.sale()
+    answer = await gateway.reserve(uuid4(), event.items(), None)
+    await rig.caught_up(event)
+    await worker.stop()
+    await rig.pool.execute("UPDATE cells SET fenced_at = now() WHERE event_ref = $1", closed.cell.event_ref)
+    await rig.pool.execute(
+        "INSERT INTO dead_letters (event_ref, cell, epoch, seq, booking_id, entry, sqlstate, reason) "
+        "SELECT $1, $2, 1, seq, gen_random_uuid(), '[]', '23514', 'by hand' "
+        "FROM generate_series(1000, 4000) AS seq",
+        *closed.cell,
+    )
+    await rig.pool.execute(
+        "INSERT INTO dead_letters (event_ref, cell, epoch, seq, booking_id, entry, sqlstate, reason) "
+        "VALUES ($1, $2, 1, 1000, $3, '[]', '23514', 'by hand')",
+        *event.cell,
+        answer.booking.id,
+    )
+    rig.work()
+    await until(lambda: _is_status(rig, event, answer, "cancelled"), "its seats are back")
+
+
 async def test_a_cell_in_which_nothing_happened_for_long_is_still_carried(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,7 +266,7 @@ async def test_of_many_cells_only_the_busy_are_asked_every_time(
     gateway = await rig.gateway()
     quiet, busy = await rig.sale(), await rig.sale()
     async with Lease(rig.settings, "relay") as lease:
-        worker = relay.Relay(rig.stores, lease)
+        worker = relay.Relay(rig.stores, lease, *rig.stores.line.masters())
         try:
             await gateway.reserve(uuid4(), busy.items(), None)
             assert await worker.step() >= 1, "all of them are looked at, this once"

@@ -20,6 +20,7 @@ from engine.keys import CellKeys
 from engine.rebuild import CELL_FORMAT
 from engine.scripts import Scripts
 from engine.status import Status
+from tests.lua.model_records import record_fields, record_text
 
 START_MS = 4_000_000_000_000
 """When every test begins: in 2096, in front of every clock that runs."""
@@ -307,8 +308,20 @@ class Cell:
     def build_load(self, token: str, records: dict[str, dict[str, Any]]) -> Answer:
         """Put bookings back: id → fields."""
         keys = [self.keys.build, self.keys.buyers, self.keys.deadlines]
-        keys += [self.keys.booking(booking) for booking in records]
-        return self._call("build_load", keys, token, *[_json(record) for record in records.values()])
+        return self._call("build_load", keys, token, _lines(records))
+
+    def build_units(self, token: str, units: Sequence[tuple[str, int]]) -> Answer:
+        """Put back what buyers have in bookings that are sold."""
+        text = " ".join(f"{user} {quantity}" for user, quantity in units)
+        return self._call("build_units", [self.keys.build, self.keys.buyers], token, text)
+
+    def build_rest(self, token: str, loaded: str, records: dict[str, dict[str, Any]]) -> Answer:
+        """Put records back into a cell that sells already: id → fields."""
+        return self._call("build_rest", [self.keys.build, self.keys.sale], token, loaded, _lines(records))
+
+    def build_resume(self, token: str) -> Answer:
+        """Go on where another one has stopped; `at` is up to where."""
+        return self._call("build_resume", [self.keys.sale, self.keys.build], token)
 
     def build_open(self, token: str, sale: dict[str, Any], zones: dict[str, dict[str, Any]]) -> Answer:
         """Put the zones back and open the cell."""
@@ -333,7 +346,7 @@ class Cell:
         pipeline = self.client.pipeline(transaction=False)
         for name in names:
             match name.removeprefix(self.keys.prefix).partition(":")[0]:
-                case "sale" | "zone" | "buyers" | "booking":
+                case "sale" | "zone" | "buyers":
                     pipeline.hgetall(name)
                 case "deadlines":
                     pipeline.zrange(name, 0, -1)
@@ -347,8 +360,8 @@ class Cell:
         for number, name in enumerate(names):
             short = name.removeprefix(self.keys.prefix)
             value, ttl_s = _plain(replies[2 * number]), replies[2 * number + 1]
-            if short.startswith("booking:") and ttl_s > 0:
-                value["ttl_s"] = ttl_s
+            if short.startswith("booking:"):
+                value = record_fields(value) | ({"ttl_s": ttl_s} if ttl_s > 0 else {})
             if short == "buyers" and not rates:
                 value = {user: _without_rate(text) for user, text in value.items()}
             if rates or not short.startswith("rate:"):
@@ -364,7 +377,7 @@ class Cell:
 
     def booking(self, booking: str) -> dict[str, str]:
         """One booking's record."""
-        return self.hash(f"booking:{booking}")
+        return record_fields(self.client.get(self.keys.booking(booking)).decode())
 
     def units(self) -> dict[str, int]:
         """How many units each person has, as `buyers` says."""
@@ -406,6 +419,10 @@ class Cell:
 def digest(text: str) -> str:
     """32 hex digits, as a request's fingerprint has."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _lines(records: dict[str, dict[str, Any]]) -> str:
+    return "\n".join(f"{booking} {record_text(record)}" for booking, record in records.items())
 
 
 def _json(fields: dict[str, Any]) -> str:

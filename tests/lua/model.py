@@ -63,6 +63,10 @@ class Model:
         self.version = 0
         self.is_open = True
         self.fence_token = ""
+        self.loaded: str | None = None
+        """Up to which id the records are there, while some of them are still being loaded."""
+        self.to_come: set[str] = set()
+        self.build_token = ""
         self._enter("open", now_ms)
 
     # --- what follows from the bookings
@@ -122,7 +126,7 @@ class Model:
         due_max: int,
     ) -> Detail:
         """Items are (zone, quantity, show or "")."""
-        known = self.bookings.get(booking) if fingerprint else None
+        known = self._record(booking) if fingerprint else None
         if known is not None:
             if known.user != user:
                 raise Refused(Status.KEY_COLLISION)
@@ -227,8 +231,16 @@ class Model:
         if refused:
             raise refused
 
+    def _record(self, booking: str) -> ModelBooking | None:
+        """The booking as the server has it, if it has it."""
+        if booking in self.bookings and booking not in self.to_come:
+            return self.bookings[booking]
+        if self.loaded is not None and booking > self.loaded:
+            raise Refused(Status.REBUILDING)
+        return None
+
     def _find(self, user: str, booking: str) -> ModelBooking:
-        found = self.bookings.get(booking)
+        found = self._record(booking)
         if found is None or found.user != user:
             raise Refused(Status.BOOKING_UNKNOWN)
         return found
@@ -266,7 +278,7 @@ class Model:
     @verb
     def reject(self, booking: str) -> Detail:
         """Give back what Postgres refused."""
-        found = self.bookings.get(booking)
+        found = self._record(booking)
         if found is None:
             raise Refused(Status.BOOKING_UNKNOWN)
         if not found.is_living:
@@ -338,13 +350,27 @@ class Model:
         self._enter("open", self.now_ms)
         return Answer(Status.OK, "")
 
-    def rebuild(self, epoch: int, opened_at_ms: int) -> None:
-        """What is left after a rebuild from Postgres, everything having been durable."""
+    def rebuild(self, epoch: int, opened_at_ms: int, token: str = "") -> None:
+        """What is left after a rebuild from Postgres, everything having been durable.
+
+        With a token it goes on: only the holds have their records yet.
+        """
         self.bookings = {b.id: b for b in self.bookings.values() if b.is_living or b.fingerprint}
         self.full_at_ms.clear()
         self.ledger.clear()
         self.is_open, self.epoch, self.seq = True, epoch, 0
+        self.load("")
+        if token:
+            self.loaded, self.build_token = "", token
+            self.to_come = {b.id for b in self.bookings.values() if b.status != "reserved"}
         self._enter("open", opened_at_ms)
+
+    def load(self, loaded: str) -> None:
+        """The records up to this id are there, or all of them."""
+        self.loaded = loaded or None
+        self.to_come = {booking for booking in self.to_come if loaded and booking > loaded}
+        if not loaded:
+            self.build_token = ""
 
     # --- what the server must hold
 
@@ -359,6 +385,8 @@ class Model:
             "version": self.version,
             "zones": " ".join(self.zones),
         }
+        if self.loaded is not None:
+            more["loaded"] = self.loaded
         return {name: str(value) for name, value in (self.sale | more | epoch).items()}
 
     def zone_fields(self, zone_id: str) -> dict[str, str]:
@@ -386,12 +414,16 @@ class Model:
             dump["buyers"] = buyers
         deadlines = []
         for booking in self.bookings.values():
+            if booking.id in self.to_come:
+                continue
             dump[f"booking:{booking.id}"] = booking.record()
             if not booking.is_living and not booking.fingerprint:
                 dump[f"booking:{booking.id}"]["ttl_s"] = True
             if booking.status == "reserved":
                 tail = f":{booking.expires_at_ms:013}:{booking.id}"
                 deadlines += [item[0] + tail for item in booking.items]
+        if self.build_token:
+            dump["build"] = self.build_token
         if deadlines:
             dump["deadlines"] = sorted(deadlines)
         dump["rates"] = {user: at_ms for user, at_ms in self.full_at_ms.items() if at_ms > self.now_ms}

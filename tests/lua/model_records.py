@@ -7,8 +7,37 @@ import msgspec
 
 from engine.booking import RECORD_FIELDS
 
+RECORD_TEXT = [
+    "status",
+    "version",
+    "seq",
+    "user",
+    "fingerprint",
+    "quantity",
+    "total_minor",
+    "currency",
+    "created_at_ms",
+    "expires_at_ms",
+    "confirmed_at_ms",
+    "ended_at_ms",
+    "code",
+    "items",
+]
+"""The fields of a record's text, spelled once more than in the product so that it cannot change unseen."""
+
 Item = tuple[str, int, int, str]
 """Zone, quantity, price_minor, show."""
+
+
+def record_text(fields: dict[str, Any]) -> str:
+    """The text of a record with these fields."""
+    return " ".join(str(fields.get(name, "")) or "-" for name in RECORD_TEXT)
+
+
+def record_fields(text: str) -> dict[str, str]:
+    """The fields that a record's text has; who has no fingerprint has an empty one."""
+    found = dict(zip(RECORD_TEXT, text.split(" "), strict=True))
+    return {"fingerprint": ""} | {name: word for name, word in found.items() if word != "-"}
 
 
 class ModelZone(msgspec.Struct):

@@ -133,7 +133,9 @@ MUTATIONS = (
         "sale.seq > seq_max",
     ),
     Mutation("a paused sale sells on", "reserve.lua", "sale.status == 'published' and ", ""),
-    Mutation("a price needs no payment", "confirm.lua", "record.total_minor > 0 and not paid", "false"),
+    Mutation(
+        "a price needs no payment", "confirm.lua", "tonumber(record.total_minor) > 0 and not paid", "false"
+    ),
     Mutation(
         "anybody may cancel", "cancel.lua", "if not record or record.user ~= user then", "if not record then"
     ),
@@ -168,16 +170,74 @@ MUTATIONS = (
         "if record.status == 'reserved' or record.status == 'confirmed' then",
         "if record.status == 'reserved' then",
     ),
+    Mutation(
+        "a key lives twice while records are being loaded",
+        "reserve.lua",
+        "elseif request.fingerprint ~= '' and cell.may_come(sale, request.booking) then",
+        "elseif false then",
+    ),
+    Mutation(
+        "what is still to be loaded is unknown to confirm",
+        "confirm.lua",
+        "if not record and cell.may_come(sale, booking_id) then",
+        "if false then",
+    ),
+    Mutation(
+        "what is still to be loaded is unknown to cancel",
+        "cancel.lua",
+        "if not record and cell.may_come(sale, booking_id) then",
+        "if false then",
+    ),
+    Mutation(
+        "what is still to be loaded is unknown to reject",
+        "reject.lua",
+        "if not record and cell.may_come(sale, booking_id) then",
+        "if false then",
+    ),
+    Mutation("what is loaded overwrites what is newer", "build_rest.lua", "if not text then", "if true then"),
+    Mutation("an older loader goes on", "build_rest.lua", "redis.call('GET', KEYS[1]) ~= ARGV[1] or ", ""),
+    Mutation(
+        "a cell that is opened early says that it is whole",
+        "build_open.lua",
+        "write(KEYS[2], ARGV[2], { 'seq', 0, 'time_ms', now_ms })",
+        "write(KEYS[2], ARGV[2], { 'seq', 0, 'time_ms', now_ms })\nredis.call('HDEL', KEYS[2], 'loaded')",
+    ),
     Mutation("an epoch goes on counting", "open.lua", "ARGV[3], 'seq', 0,", "ARGV[3],"),
     Mutation("a stale lift opens", "open.lua", " and fields[3] == ARGV[2]", ""),
     Mutation("anybody opens a fenced cell", "open.lua", " or (fields[5] or nil) ~= ARGV[4]", ""),
     Mutation("an open cell is rebuilt", "build_begin.lua", "if is_open or ", "if "),
     Mutation("a fenced cell sells on", "fence.lua", "redis.call('HDEL', KEYS[1], 'epoch')", ""),
     Mutation(
-        "a keyed record is forgotten", "lib/booking.lua", "if record.fingerprint == '' then", "if true then"
+        "a keyed record is forgotten",
+        "lib/booking.lua",
+        "change(record, at, record.fingerprint == '')",
+        "change(record, at, true)",
     ),
     Mutation(
-        "a version stays", "confirm.lua", "'version', record.version + 1,", "'version', record.version,"
+        "a version stays",
+        "lib/booking.lua",
+        "    record.version = record.version + 1\n",
+        "",
+    ),
+    Mutation(
+        "the second of a call does not see the first one's record",
+        "lib/booking.lua",
+        "    to[#to + 1] = text\n    texts[key] = text\n",
+        "    to[#to + 1] = text\n    texts[key] = texts[key] or text\n",
+    ),
+    Mutation("a call forgets its records", "lib/hold.lua", "    booking.save()\n", ""),
+    Mutation("a rebuild forgets the records", "build_load.lua", "booking.save()\n", ""),
+    Mutation(
+        "a record without a key stays",
+        "lib/booking.lua",
+        "redis.call('SET', forgotten[i], forgotten[i + 1], 'EX', ENDED_TTL_S)",
+        "redis.call('SET', forgotten[i], forgotten[i + 1])",
+    ),
+    Mutation(
+        "nobody asks for a key's record",
+        "lib/booking.lua",
+        "        texts[keys[i]] = text\n",
+        "        texts[keys[i]] = false\n",
     ),
     Mutation(
         "a buyer's hold is not written down",
@@ -194,8 +254,8 @@ MUTATIONS = (
     Mutation(
         "the second of a call does not see the first one's seats",
         "lib/zone.lua",
-        "    of.available = of.available + (from",
-        "    of.unused = of.available + (from",
+        "        by_id[id] = known",
+        "",
     ),
     Mutation(
         "the second of a call does not see the first one's units",
@@ -211,6 +271,18 @@ MUTATIONS = (
     ),
     Mutation("a call forgets its deadlines", "lib/hold.lua", "    deadlines.save(keys.deadlines)", ""),
     Mutation("a call forgets its zones", "lib/hold.lua", "    zone.save()", ""),
+    Mutation(
+        "nobody asks what a buyer has",
+        "lib/buyers.lua",
+        "        values[user] = found[i]",
+        "        values[user] = false",
+    ),
+    Mutation(
+        "a call forgets its buyers' rate limits",
+        "lib/buyers.lua",
+        "            rates[without[i]] = full_at_ms",
+        "",
+    ),
     Mutation("planned seats stay planned", "lib/take_back.lua", "            item.zone.planned = 0", ""),
     Mutation(
         "who gives everything back has a new bucket",

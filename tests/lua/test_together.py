@@ -7,7 +7,7 @@ import redis
 
 from engine.scripts import Scripts
 from engine.status import Status
-from tests.lua.cellkit import HOLD_TTL_MS, Answer, Backend, Cell, Wish, Zone
+from tests.lua.cellkit import HOLD_TTL_MS, Answer, Backend, Basket, Cell, Wish, Zone
 
 NewCell = Callable[..., Cell]
 
@@ -72,6 +72,46 @@ def test_one_key_twice_in_a_call_is_one_booking(new_cell: NewCell) -> None:
     assert cell.counters() == (20, 19, 1, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("quantity", "show", "status"),
+    [(3, "", Status.OVER_ORDER_LIMIT), (1, "another", Status.SHOW_MISMATCH), (2, "", Status.OK)],
+)
+def test_the_same_items_are_checked_for_everybody_who_asks_for_them(
+    new_cell: NewCell, quantity: int, show: str, status: Status
+) -> None:
+    cell = new_cell([Zone(20, max_per_order=2)])
+    asked = [Wish(cell.new_user(), [(cell.zones[0], quantity, show)], cell.new_id()) for _ in range(3)]
+    assert statuses(cell.reserve_all(asked)) == [status] * 3
+
+
+def test_what_looks_alike_is_not_the_same(new_cell: NewCell) -> None:
+    """The items of a call are made once for all who ask for the same: zone, show and quantity."""
+    cell = new_cell([Zone(20, 100), Zone(20, 7)])
+    first, second = cell.zones
+    show = cell.shows[0]
+    baskets: list[list[Basket]] = [
+        [(first, 1)],
+        [(first, 2)],
+        [(second, 1)],
+        [(first, 1, show)],
+        [(first, 1), (second, 1)],
+        [(second, 1), (first, 1)],
+    ]
+    answers = cell.reserve_all([Wish(cell.new_user(), basket, cell.new_id()) for basket in baskets])
+    assert [int(answer.detail[2]) for answer in answers if isinstance(answer, Answer)] == [
+        100,
+        200,
+        7,
+        100,
+        107,
+        107,
+    ]
+    assert [[item[:2] for item in entry[-1]] for _, entry in cell.ledger()[1:]] == [
+        [list(item[:2]) for item in basket] for basket in baskets
+    ]
+    cell.assert_adds_up()
+
+
 def test_a_hold_that_one_request_takes_back_is_not_taken_back_again(new_cell: NewCell) -> None:
     cell = new_cell([Zone(4)])
     held = [cell.hold(cell.new_user()) for _ in range(4)]
@@ -93,7 +133,7 @@ def test_what_is_common_is_written_once(new_cell: NewCell) -> None:
         cell.client.config_resetstat()
         cell.reserve_all(wishes(cell, *[1] * count))
         stats = cell.client.info("commandstats")
-        names = ("hincrby", "zadd", "time", "hmget", "xlen", "xadd")
+        names = ("hset", "mset", "zadd", "time", "hmget", "mget", "get", "hget", "xlen", "xadd")
         return {name: stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in names}
 
     if not cell.backend.is_real:

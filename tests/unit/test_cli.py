@@ -21,7 +21,9 @@ def rush(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[st
     )
 
 
-@pytest.mark.parametrize("command", [[], ["up"], ["serve"], ["work"], ["migrate"]])
+@pytest.mark.parametrize(
+    "command", [[], ["up"], ["serve"], ["work"], ["migrate"], ["fence"], ["unfence"], ["rebuild"]]
+)
 def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([*command, "--help"])
@@ -29,7 +31,9 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.startswith(" ".join(["usage: rush", *command]))
 
 
-@pytest.mark.parametrize("command", [["up"], ["serve"], ["work"], ["migrate"]])
+@pytest.mark.parametrize(
+    "command", [["up"], ["serve"], ["work"], ["migrate"], ["fence", "--yes"], ["rebuild", "x"]]
+)
 def test_an_unknown_setting_is_named_by_every_command(command: list[str]) -> None:
     done = rush(*command, RUSH_REDIS_ULR="redis://127.0.0.1/0", RUSH_DATA_DIR="/nowhere")
     assert done.returncode == 2
@@ -48,7 +52,8 @@ def test_a_missing_secret_in_production_is_an_error_that_says_what_to_do(command
 def test_an_unknown_worker_is_refused_and_the_known_ones_are_named() -> None:
     done = rush("work", "relay", "realy", RUSH_ENV="development")
     assert done.returncode == 2
-    assert done.stderr == "rush: there is no worker 'realy'; there are: recovery, relay, expiry, publisher\n"
+    known = "recovery, relay, expiry, publisher, auditor"
+    assert done.stderr == f"rush: there is no worker 'realy'; there are: {known}\n"
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http", "8000.5"])

@@ -143,6 +143,8 @@ async def test_a_rejected_booking_is_never_durable(deaf: Durability) -> None:
     assert await settled(replay) == [Settled.REJECTED], "also for a replay that comes later"
     deaf.hear(heard(1, 5, 6))
     assert await settled(waiting(deaf, 1, 6, bad)) == [Settled.REJECTED], "and for its later entries"
+    assert not deaf.is_durable(CELL, Position(1, 6), bad), "a cancel of it is told the same"
+    assert deaf.is_durable(CELL, Position(1, 4), good)
 
 
 async def test_where_a_rejected_one_is_forgotten_nothing_is_known_any_more(

@@ -28,6 +28,8 @@ def _exposed() -> set[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_metric_that_is_asked_for_exists(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    asked = set(re.findall(r"\b[a-z]+(?:_[a-z]+)+_(?:total|bucket|entries|flight)\b", text))
+    asked = set(
+        re.findall(r"\b[a-z]+(?:_[a-z]+)+_(?:total|bucket|entries|flight|violations|cells|seconds)\b", text)
+    )
     assert asked
     assert asked <= _exposed()

@@ -54,6 +54,11 @@ def _on_hold(cell: Cell, act: Callable[[Cell, str], Any], then: Callable[[Cell, 
     return then(cell, booking)
 
 
+def _still_loading(cell: Cell) -> Answer:
+    cell.client.hset(cell.keys.sale, "loaded", "")
+    return cell.confirm(ALICE, cell.new_id())
+
+
 CASES: dict[Status, tuple[Callable[[Cell], Answer], type[errors.RushError], dict[str, Any]]] = {
     Status.NOT_OPEN: (lambda cell: (cell.fence(), _reserve(cell))[1], errors.Fenced, {}),
     Status.KEY_COLLISION: (lambda cell: _same_key(cell, BOB), errors.IdempotencyKeyReused, {}),
@@ -114,6 +119,7 @@ CASES: dict[Status, tuple[Callable[[Cell], Answer], type[errors.RushError], dict
         {},
     ),
     Status.EPOCH_STALE: (lambda cell: cell.open(9, 9, 10), errors.Fenced, {}),
+    Status.REBUILDING: (_still_loading, errors.Overloaded, {}),
     Status.BUILD_VOID: (lambda cell: cell.build_wipe("no token", []), errors.Fenced, {}),
 }
 

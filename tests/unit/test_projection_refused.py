@@ -153,6 +153,18 @@ async def test_an_end_that_postgres_refuses_ends_the_booking_all_the_same(
     assert await database.fetchval("SELECT sum(reserved) FROM seat_zones") == 0
 
 
+async def test_an_end_that_cannot_even_be_undone_is_refused_alone(database: Connection, event: Event) -> None:
+    life, other = Life(event), Life(event)
+    assert await commit_batch(database, to_batch(event, [life.reserve()])) == []
+    await database.execute("ALTER TABLE bookings ADD CHECK (status <> 'cancelled')")
+    life.version = 5
+    entries = [life.give_back("cancel"), other.reserve()]
+    assert await commit_batch(database, to_batch(event, entries, from_seq=1)) == [life.id]
+    found = await tables(database, event)
+    assert [(row[1], row[2]) for row in found["dead"]] == [(2, life.id)]
+    assert len(found["bookings"]) == 2
+
+
 async def test_what_nobody_can_read_is_kept_for_those_who_can(database: Connection, event: Event) -> None:
     entries = [Life(event).reserve(), b"no json", ["stolen", 1], ["reserve", "x"], Life(event).reserve()]
     assert await commit_batch(database, to_batch(event, entries)) == []

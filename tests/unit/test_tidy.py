@@ -25,7 +25,8 @@ Rule = Callable[[str, str], list[str]]
 
 def files() -> Iterator[tuple[str, str]]:
     """Every text file of the project: its path from the root, and its text."""
-    found = [path for path in ROOT.iterdir() if path.is_file()]
+    # In a worktree .git is a file, and not the project's.
+    found = [path for path in ROOT.iterdir() if path.is_file() and path.name != ".git"]
     for folder in FOLDERS:
         found += [path for path in (ROOT / folder).rglob("*") if path.is_file()]
     for path in sorted(found):
