@@ -9,13 +9,15 @@ BIN := $(VENV)/bin
 # Tests in parallel; 0 runs them in one process.
 TEST_WORKERS ?= 2
 TEST_ARGS ?=
+# Of `make drills`: so many seeds.
+SEEDS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test up rush bench bench-growth audit migrate test test-all check format schema statuses lock clean
+.PHONY: help install install-test up rush bench bench-growth audit migrate test test-slow test-machine test-cluster test-all drills drills-failpoints mutations check format schema statuses lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed (with its venv module); none was found. Say where: make up PYTHON=/path/to/python3" >&2; exit 1; }
@@ -55,9 +57,28 @@ migrate: install ## bring the database of RUSH_DATABASE_URL up to date
 test: install-test ## the tests, without the slow ones; needs no servers on this machine
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not slow" $(TEST_ARGS)
 
-test-all: install-test ## all tests on the embedded stores, then again on this machine's Redis and Postgres
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(TEST_ARGS)
+test-slow: install-test ## the slow ones
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m slow $(TEST_ARGS)
+
+test-machine: install-test ## all tests on this machine's Redis and Postgres
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --stores machine $(TEST_ARGS)
+
+# What a Redis Cluster may do otherwise than one node.
+CLUSTER_TESTS = tests/api $(addprefix tests/integration/test_, cells.py holds.py gateways.py same_key.py)
+
+test-cluster: install-test ## the tests of sales, with a Redis Cluster of three masters in the place of one Redis
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --stores cluster $(CLUSTER_TESTS) $(TEST_ARGS)
+
+test-all: test test-slow test-machine test-cluster ## all of these
+
+drills: install-test ## kill anything, lose nothing: every fault once; SEEDS=200 for hours of it (ARGS="--help")
+	@exec $(BIN)/python -m tests.drills $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
+
+drills-failpoints: install-test ## die at every fail point, lose nothing: a table of them (ARGS="--help")
+	@exec $(BIN)/python -m tests.drills.failpoint_drill $(ARGS)
+
+mutations: install-test ## plant bugs, one after the other: do the drills notice each? (ARGS="--help")
+	@exec $(BIN)/python -m tests.drills.mutation_gate $(ARGS)
 
 check: install-test ## format, lint, types, import directions, Lua, compose file
 	$(BIN)/ruff format --check .
