@@ -1,0 +1,133 @@
+"""What people who wait are told: how long it will take, and whether it is likely to be worth it.
+
+Pure functions of what Redis says of a queue. The simulator holds them to their word: `rush simulate`.
+"""
+
+from typing import Literal
+
+import msgspec
+
+Outlook = Literal["likely", "uncertain", "unlikely"]
+
+WINDOW_MS = 60_000
+"""The rate is that of the last minute."""
+SPAN_MIN_MS = 10_000
+"""So long a queue must have moved before what was measured counts alone."""
+PEOPLE_MIN = 5
+"""A queue from which fewer people than these should have been let in by now has not been measured yet."""
+TURNAROUND_S = 60.0
+"""How long a pass, with the slot that was kept for it, is usually out: to see it, to claim it, to choose."""
+WAIT_MAX_S = 86_400
+
+PRIOR_PEOPLE = 40
+"""What is presumed of people weighs as much as what so many of them did."""
+SEATS_FEW = 0.5
+"""Seats that somebody who is let in takes at least, presumed: some take none."""
+SURE = 0.97
+"""Those ahead are presumed to take this share of the seats that they seem to, before it is said that nothing
+will be left: some of them will go."""
+ROOM = 1.1
+"""Seats that must be there for each one that those ahead may want, before it is said that enough are."""
+
+POLLS_PER_WAIT = 10
+POLL_MIN_MS = 1_000
+POLL_MAX_MS = 60_000
+NEAR_PEOPLE = 50
+"""Who has so few ahead asks often, however slowly the queue moves."""
+NEAR_POLL_MAX_MS = 5_000
+JITTER = 0.25
+
+
+class Stock(msgspec.Struct, frozen=True):
+    """What is left of an event, and what people with passes have made of it so far."""
+
+    available: int
+    """Seats that nobody has."""
+    reserved: int
+    """Seats that are held and not confirmed."""
+    out: int
+    """Passes out, with the slots that are kept for people who have not claimed theirs yet."""
+    basket_milli: int
+    """Thousandths of a seat that one booking takes."""
+    return_permille: int
+    """Of a thousand reserved seats, so many come back."""
+    admitted: int
+    """People let in so far, those of `out` among them."""
+    units: int
+    """Seats that they have reserved so far."""
+    spent: int
+    """Passes that they have spent so far."""
+
+
+def admission_rate(
+    moves: list[tuple[int, int]], now_ms: int, configured_per_s: float, passes_max: int | None = None
+) -> float:
+    """People let in a second, as measured over the last minute, never above what is configured.
+
+    `moves` are (time in ms, people let in until then since the queue began), oldest first. Before there is
+    anything to measure it is what is configured, or what `passes_max` passes usually allow, if that is less.
+    """
+    expected_per_s = configured_per_s
+    if passes_max is not None:
+        expected_per_s = min(expected_per_s, passes_max / TURNAROUND_S)
+    recent = [move for move in moves if move[0] >= now_ms - WINDOW_MS]
+    if not recent:
+        # It has stood still for a minute: the last people let in are all that it can be measured by.
+        recent = moves[-2:]
+    if len(recent) < 2:
+        return expected_per_s
+    (first_ms, first_people), (_, last_people) = recent[0], recent[-1]
+    span_ms = max(now_ms - first_ms, 1)
+    people = last_people - first_people
+    if people < PEOPLE_MIN and expected_per_s * span_ms < PEOPLE_MIN * 1000:
+        return expected_per_s
+    missing_ms = max(SPAN_MIN_MS - span_ms, 0)
+    measured = (people * 1000 + expected_per_s * missing_ms) / (span_ms + missing_ms)
+    return min(measured, configured_per_s)
+
+
+def estimated_wait_s(ahead: int, rate: float, sale_starts_in_s: float) -> int:
+    """Seconds until somebody with so many people ahead is let in; a day at most.
+
+    Nobody is let in before the sale begins; `sale_starts_in_s` is 0 where it has begun.
+    """
+    starts_in_s = max(sale_starts_in_s, 0.0)
+    if ahead + 1 > rate * WAIT_MAX_S:
+        return WAIT_MAX_S
+    return min(round(starts_in_s + (ahead + 1) / rate), WAIT_MAX_S)
+
+
+def outlook(ahead: int, stock: Stock) -> Outlook:
+    """Whether seats will be left for somebody with so many people ahead, as it looks now."""
+    if _is_enough(ahead, stock):
+        return "likely"
+    return "unlikely" if _is_in_vain(ahead, stock) else "uncertain"
+
+
+def _is_in_vain(ahead: int, stock: Stock) -> bool:
+    """Whether nothing is left even if those ahead take no more than people took at least so far.
+
+    Who is let in and has reserved nothing yet counts as one who never will: what is measured so is the least.
+    """
+    kept = stock.units * (1000 - stock.return_permille) / 1000
+    seats_each = SURE * (kept + PRIOR_PEOPLE * SEATS_FEW) / (stock.admitted + PRIOR_PEOPLE)
+    left = stock.available + stock.reserved * stock.return_permille / 1000
+    return ahead * seats_each >= left
+
+
+def _is_enough(ahead: int, stock: Stock) -> bool:
+    """Whether something is left even if all who are let in, and those ahead, buy what is usual."""
+    basket = stock.basket_milli / 1000
+    taken = stock.units + (stock.out + PRIOR_PEOPLE) * basket
+    seats_each = max(taken / (stock.admitted + PRIOR_PEOPLE), SEATS_FEW)
+    return ROOM * (stock.out * basket + ahead * seats_each) + basket <= stock.available
+
+
+def poll_after_ms(ahead: int, wait_s: float, random: float) -> int:
+    """When to ask again: often near the front, seldom far behind.
+
+    `random`, from 0 to 1, spreads people who were answered at the same moment.
+    """
+    longest_ms = NEAR_POLL_MAX_MS if ahead < NEAR_PEOPLE else POLL_MAX_MS
+    usual_ms = min(max(wait_s * 1000 / POLLS_PER_WAIT, POLL_MIN_MS), longest_ms)
+    return round(usual_ms * (1 - JITTER + 2 * JITTER * random))
