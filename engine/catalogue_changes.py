@@ -10,7 +10,16 @@ from engine import catalogue_forms as forms
 from engine.catalogue_model import Zone
 from engine.edits import SaleEdit, ZoneEdit
 from engine.errors import InvalidState, ValidationFailed
+from engine.moments import moment
 from engine.times import to_ms
+from engine.waiting.settings import (
+    changed_room,
+    check_frozen,
+    new_room,
+    room_text,
+    stored_room,
+    tuned_changes,
+)
 
 MS_PER_S = 1_000
 
@@ -19,25 +28,25 @@ def columns_of(new: forms.NewEvent) -> dict[str, Any]:
     """The columns of a new event but for ids, slug and category; raises ValidationFailed."""
     if new.slug is not None:
         forms.check_slug(new.slug)
-    columns = {
+    columns: dict[str, Any] = {
         "title": new.title,
         "description": new.description,
         "venue": new.venue,
         "image_url": new.image_url,
         "currency": new.currency,
-        "sale_start_at": forms.moment("sale_start_at", new.sale_start_at),
-        "sale_end_at": None if new.sale_end_at is None else forms.moment("sale_end_at", new.sale_end_at),
+        "sale_start_at": moment("sale_start_at", new.sale_start_at),
+        "sale_end_at": None if new.sale_end_at is None else moment("sale_end_at", new.sale_end_at),
         "max_per_user": new.max_per_user,
         "hold_ttl_seconds": new.hold_ttl_seconds,
         "refund_policy": _refund_policy(new.refund_policy),
     }
-    forms.check_waiting_room(new.waiting_room)
     _check(columns)
+    columns["waiting_room"] = room_text(new_room(new.waiting_room, columns["sale_end_at"]))
     return columns
 
 
 def changed_columns(row: Mapping[str, Any], change: forms.EventChange) -> dict[str, Any]:
-    """All columns that a change may touch, as they are to be; raises ValidationFailed."""
+    """All columns that a change may touch, as they are to be; raises ValidationFailed or InvalidState."""
     columns = {
         name: row[name]
         for name in (
@@ -52,12 +61,15 @@ def changed_columns(row: Mapping[str, Any], change: forms.EventChange) -> dict[s
         if name == "refund_policy":
             value = _refund_policy(value)
         elif name in ("sale_start_at", "sale_end_at") and value is not None:
-            value = forms.moment(name, value)
+            value = moment(name, value)
         columns[name] = value
     if change.slug is not UNSET:
         forms.check_slug(change.slug)
-    forms.check_waiting_room(change.waiting_room)
     _check(columns)
+    before = stored_room(row["waiting_room"])
+    after = changed_room(before, change.waiting_room, columns["sale_end_at"])
+    check_frozen(before, after, row["status"])
+    columns["waiting_room"] = room_text(after)
     return columns
 
 
@@ -88,6 +100,8 @@ def sale_edit(row: Mapping[str, Any], columns: Mapping[str, Any]) -> SaleEdit | 
         edit = msgspec.structs.replace(edit, max_per_user=columns["max_per_user"])
     if columns["hold_ttl_seconds"] != row["hold_ttl_seconds"]:
         edit = msgspec.structs.replace(edit, hold_ttl_ms=columns["hold_ttl_seconds"] * MS_PER_S)
+    rooms = stored_room(row["waiting_room"]), stored_room(columns["waiting_room"])
+    edit = msgspec.structs.replace(edit, **tuned_changes(*rooms))
     return None if edit == SaleEdit() else edit
 
 

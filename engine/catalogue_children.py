@@ -12,6 +12,7 @@ from engine.catalogue_changes import check_name
 from engine.edits import ZoneEdit
 from engine.errors import ValidationFailed
 from engine.failpoints import failpoint
+from engine.moments import moment
 from engine.sql import load_queries
 from engine.stores import Connection
 
@@ -50,7 +51,7 @@ class Children:
         """Take a show with its zones; `path` is where it stands in the request."""
         show_id = self._new_id()
         self.show_ids.append(show_id)
-        self._show_dates.append(forms.moment(f"{path}show_date", show.show_date))
+        self._show_dates.append(moment(f"{path}show_date", show.show_date))
         for i, zone in enumerate(show.zones):
             self.add_zone(show_id, zone, f"{path}zones[{i}].")
 

@@ -27,6 +27,7 @@ from engine.catalogue_read import check_owner
 from engine.edits import Edits, Intent, ZoneEdit
 from engine.errors import Conflict, InvalidState, NotFound, ValidationFailed
 from engine.failpoints import failpoint
+from engine.moments import moment
 from engine.slugs import slug_of, with_suffix
 from engine.sql import load_queries
 from engine.stores import Connection, Stores
@@ -146,7 +147,7 @@ class CatalogueEditor:
             row = await lock_own_event(connection, actor, event_id)
             check_editable(row["status"])
             if change.show_date is not UNSET:
-                show_date = forms.moment("show_date", change.show_date)
+                show_date = moment("show_date", change.show_date)
                 await queries.update_show(connection, show_id=show_id, show_date=show_date)
                 failpoint("catalogue_edit.after_date")
         failpoint("catalogue_edit.after_show_change")

@@ -6,23 +6,21 @@ schema. In a change, UNSET leaves as it is and None clears.
 
 import itertools
 import re
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from engine import money
 from engine.errors import ValidationFailed
+from engine.moments import Moment
+from engine.waiting.settings import WaitingRoom, WaitingRoomChange
 
 SHOWS_MAX = 100
 ZONES_MAX = 1_000
 """Of one event: a reserve names them one by one, and a rebuild loads them all."""
 SEATS_MAX = 10_000_000
 DESCRIPTION_CHARACTERS_MAX = 20_000
-
-TIME_MIN = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
-TIME_MAX = datetime(2200, 1, 1, tzinfo=UTC)
 
 _UUID_LIKE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -33,7 +31,6 @@ Venue = Annotated[str, Meta(max_length=255)]
 CategoryName = Annotated[str, Meta(min_length=1, max_length=100)]
 ImageUrl = Annotated[str, Meta(pattern=r"^https?://[!-~]+$(?!\n)", max_length=2000)]
 CurrencyCode = Annotated[str, Meta(pattern=r"^[A-Z]{3}$(?!\n)", description="ISO 4217")]
-Moment = Annotated[datetime, Meta(tz=True)]
 MaxPerUser = Annotated[int, Meta(ge=1, le=1000)]
 HoldTtlSeconds = Annotated[int, Meta(ge=1, le=3600)]
 ZoneName = Annotated[str, Meta(min_length=1, max_length=100)]
@@ -86,7 +83,7 @@ class NewEvent(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     max_per_user: MaxPerUser = 4
     hold_ttl_seconds: HoldTtlSeconds = 600
     refund_policy: RefundPolicy | None = None
-    waiting_room: dict[str, Any] | None = None
+    waiting_room: WaitingRoom | None = None
     shows: Annotated[list[NewShow], Meta(max_length=SHOWS_MAX)] = []
 
 
@@ -105,7 +102,7 @@ class EventChange(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     max_per_user: MaxPerUser | UnsetType = UNSET
     hold_ttl_seconds: HoldTtlSeconds | UnsetType = UNSET
     refund_policy: RefundPolicy | UnsetType | None = UNSET
-    waiting_room: dict[str, Any] | UnsetType | None = UNSET
+    waiting_room: WaitingRoomChange | UnsetType | None = UNSET
 
 
 class ShowChange(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -124,17 +121,6 @@ class ZoneChange(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     max_per_order: MaxPerOrder | UnsetType = UNSET
 
 
-def moment(field: str, value: datetime) -> datetime:
-    """The time in UTC, cut to milliseconds; raises ValidationFailed for one that nobody can mean."""
-    # Compared before it is converted: near the ends of the calendar an offset overflows.
-    if not TIME_MIN.year <= value.year <= TIME_MAX.year:
-        raise ValidationFailed(field, f"must lie between {TIME_MIN.year} and {TIME_MAX.year}")
-    utc = value.astimezone(UTC)
-    if not TIME_MIN <= utc <= TIME_MAX:
-        raise ValidationFailed(field, f"must lie between {TIME_MIN.year} and {TIME_MAX.year}")
-    return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
-
-
 def check_slug(slug: str) -> None:
     """Raise ValidationFailed for a slug that could be taken for an id."""
     if _UUID_LIKE.fullmatch(slug):
@@ -147,12 +133,6 @@ def check_currency(currency: str) -> None:
         money.exponent(currency)
     except ValueError:
         raise ValidationFailed("currency", "is not an ISO 4217 currency") from None
-
-
-def check_waiting_room(waiting_room: object) -> None:
-    """Raise ValidationFailed for anything but none."""
-    if waiting_room is not None and waiting_room is not UNSET:
-        raise ValidationFailed("waiting_room", "waiting rooms are not available yet: leave it out or null")
 
 
 def check_refund_policy(policy: tuple[RefundStep, ...]) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from engine.catalogue_forms import RefundStep
 from engine.errors import InvalidState
 from engine.times import to_ms
+from engine.waiting.settings import StoredRoom, stored_room
 
 Action = Literal["publish", "pause", "resume"]
 
@@ -69,6 +70,7 @@ class Event(msgspec.Struct):
     max_per_user: int
     hold_ttl_seconds: int
     refund_policy: list[RefundStep]
+    waiting_room: StoredRoom | None
     created_at_ms: int
     shows: list[Show]
 
@@ -123,6 +125,7 @@ def event_from(row: asyncpg.Record) -> Event:
         max_per_user=row["max_per_user"],
         hold_ttl_seconds=row["hold_ttl_seconds"],
         refund_policy=_refund_policy_decoder.decode(row["refund_policy"]),
+        waiting_room=stored_room(row["waiting_room"]),
         created_at_ms=to_ms(row["created_at"]),
         shows=[],
     )

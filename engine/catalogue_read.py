@@ -8,10 +8,10 @@ from uuid import UUID
 
 import asyncpg
 
-from engine.catalogue_forms import moment
 from engine.catalogue_model import Category, Event, Show, Zone, event_from, show_from, zone_from
 from engine.errors import NotFound
 from engine.inventory import Inventory
+from engine.moments import moment
 from engine.slugs import slug_of
 from engine.sql import load_queries
 from engine.stores import Connection, Stores

@@ -47,6 +47,11 @@ class SaleEdit(msgspec.Struct, frozen=True, omit_defaults=True):
     sale_end_at_ms: int | None = None
     max_per_user: int | None = None
     hold_ttl_ms: int | None = None
+    queue_interval_us: int | None = None
+    queue_passes_max: int | None = None
+    queue_pass_ttl_ms: int | None = None
+    queue_grace_ms: int | None = None
+    queue_paused: int | None = None
 
 
 class Intent(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -15,6 +15,8 @@ from engine.catalogue_forms import RefundStep
 from engine.catalogue_model import Category, Event, Show, Zone
 from engine.ledger import Item
 from engine.money import from_minor
+from engine.times import to_ms
+from engine.waiting.settings import StoredRoom
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Money = Annotated[str, Meta(description="decimal string with the currency's decimals")]
@@ -123,6 +125,31 @@ class ShowAnswer(msgspec.Struct):
         return cls(show.id, rfc3339(show.show_date_ms), show.status, zones)  # type: ignore[arg-type]
 
 
+class WaitingRoomAnswer(msgspec.Struct):
+    """The settings of a waiting room."""
+
+    mode: Literal["open", "lottery"]
+    opens_at: Time | None
+    admissions_per_second: float
+    passes_max: int
+    pass_ttl_seconds: int
+    claim_grace_seconds: int
+    public_round: str | None
+
+    @classmethod
+    def of(cls, room: StoredRoom) -> "WaitingRoomAnswer":
+        """The waiting room as it is shown."""
+        return cls(
+            mode=room.mode,
+            opens_at=None if room.opens_at is None else rfc3339(to_ms(room.opens_at)),
+            admissions_per_second=room.admissions_per_second,
+            passes_max=room.passes_max,
+            pass_ttl_seconds=room.pass_ttl_seconds,
+            claim_grace_seconds=room.claim_grace_seconds,
+            public_round=room.public_round,
+        )
+
+
 class EventAnswer(msgspec.Struct):
     """An event with its shows."""
 
@@ -141,7 +168,7 @@ class EventAnswer(msgspec.Struct):
     max_per_user: int
     hold_ttl_seconds: int
     refund_policy: list[RefundStep]
-    waiting_room: None
+    waiting_room: WaitingRoomAnswer | None
     shows: list[ShowAnswer]
     created_at: Time
 
@@ -164,7 +191,7 @@ class EventAnswer(msgspec.Struct):
             max_per_user=event.max_per_user,
             hold_ttl_seconds=event.hold_ttl_seconds,
             refund_policy=event.refund_policy,
-            waiting_room=None,
+            waiting_room=WaitingRoomAnswer.of(event.waiting_room) if event.waiting_room else None,
             shows=[ShowAnswer.of(show, event.currency) for show in event.shows],
             created_at=rfc3339(event.created_at_ms),
         )

@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from engine.catalogue_forms import Moment
+from engine.moments import Moment
 from engine.reserving import ITEMS_MAX, QUANTITY_MAX
 
 PAGE_MAX = 1_000_000

@@ -26,15 +26,15 @@ INSERT INTO categories (name, slug) VALUES (:name, :slug) ON CONFLICT DO NOTHING
 -- The category with this name or, where another spelling came first, this slug.
 SELECT c.id FROM categories c WHERE c.name = :name OR c.slug = :slug ORDER BY c.name = :name DESC LIMIT 1;
 
--- name: insert_event(id, tenant_id, organizer_id, category_id, title, slug, description, venue, image_url, currency, sale_start_at, sale_end_at, max_per_user, hold_ttl_seconds, refund_policy, booking_secret)$
+-- name: insert_event(id, tenant_id, organizer_id, category_id, title, slug, description, venue, image_url, currency, sale_start_at, sale_end_at, max_per_user, hold_ttl_seconds, refund_policy, waiting_room, booking_secret)$
 -- A draft; no row where its id or its slug is taken.
 INSERT INTO events (
     id, tenant_id, organizer_id, category_id, title, slug, description, venue, image_url, currency,
-    sale_start_at, sale_end_at, max_per_user, hold_ttl_seconds, refund_policy, booking_secret
+    sale_start_at, sale_end_at, max_per_user, hold_ttl_seconds, refund_policy, waiting_room, booking_secret
 )
 VALUES (
     :id, :tenant_id, :organizer_id, :category_id, :title, :slug, :description, :venue, :image_url, :currency,
-    :sale_start_at, :sale_end_at, :max_per_user, :hold_ttl_seconds, :refund_policy, :booking_secret
+    :sale_start_at, :sale_end_at, :max_per_user, :hold_ttl_seconds, :refund_policy, :waiting_room, :booking_secret
 )
 ON CONFLICT DO NOTHING
 RETURNING id;
@@ -43,13 +43,13 @@ RETURNING id;
 -- Whether another event has this slug.
 SELECT EXISTS (SELECT FROM events e WHERE e.slug = :slug AND e.id <> :event_id);
 
--- name: update_event(title, slug, description, venue, category_id, image_url, currency, sale_start_at, sale_end_at, max_per_user, hold_ttl_seconds, refund_policy, id)!
+-- name: update_event(title, slug, description, venue, category_id, image_url, currency, sale_start_at, sale_end_at, max_per_user, hold_ttl_seconds, refund_policy, waiting_room, id)!
 -- All that an organizer may change of an event, as it is to be.
 UPDATE events
 SET title = :title, slug = :slug, description = :description, venue = :venue, category_id = :category_id,
     image_url = :image_url, currency = :currency, sale_start_at = :sale_start_at, sale_end_at = :sale_end_at,
     max_per_user = :max_per_user, hold_ttl_seconds = :hold_ttl_seconds, refund_policy = :refund_policy,
-    updated_at = now()
+    waiting_room = :waiting_room, updated_at = now()
 WHERE id = :id;
 
 -- name: update_status(status, event_id)!

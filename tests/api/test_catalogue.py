@@ -102,7 +102,10 @@ BAD_EVENTS: list[tuple[dict[str, Any], str]] = [
     ({"hold_ttl_seconds": 0}, "hold_ttl_seconds"),
     ({"hold_ttl_seconds": 3601}, "hold_ttl_seconds"),
     ({"image_url": "javascript:alert(1)"}, "image_url"),
-    ({"waiting_room": {"mode": "open"}}, "waiting_room"),
+    ({"waiting_room": {}}, "waiting_room.mode"),
+    ({"waiting_room": {"mode": "lottery"}}, "waiting_room.opens_at"),
+    ({"waiting_room": {"mode": "open", "is_paused": True}}, "waiting_room.is_paused"),
+    ({"waiting_room": {"mode": "open", "passes_max": 0}}, "waiting_room.passes_max"),
     ({"refund_policy": [{"days_before": 7, "percent": 101}]}, "refund_policy[0].percent"),
     (
         {"refund_policy": [{"days_before": 3, "percent": 5}, {"days_before": 7, "percent": 1}]},
