@@ -5,7 +5,7 @@ from typing import Any
 import asyncpg
 
 from engine.audit_look import CellView, Entries, Progress, booking_of, queries, read_entry
-from engine.ledger import Confirm, Edit, Open, Position, Reject, Reserve, parse_position
+from engine.ledger import Confirm, Edit, Open, Position, QueueEntry, Reject, Reserve, parse_position
 
 PAGE_ENTRIES = 1_000
 ROWS_SHOWN_MAX = 20
@@ -64,7 +64,7 @@ async def check_counted(view: CellView, entries: Entries) -> None:
     for position, entry in entries:
         if entry is None:
             is_counted = False
-        elif isinstance(entry, Open):
+        elif isinstance(entry, Open | QueueEntry):
             continue
         elif isinstance(entry, Edit):
             is_counted = outcomes.get(entry.version) == entry.outcome

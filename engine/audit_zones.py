@@ -10,7 +10,7 @@ import redis.asyncio.client
 
 from engine.audit_look import CellView, Entries, Finding, Look, queries, settle
 from engine.audit_report import EventReport, ZoneState
-from engine.ledger import Cancel, Confirm, Edit, Expire, Open, Reject, Reserve
+from engine.ledger import Cancel, Confirm, Edit, Expire, Open, QueueEntry, Reject, Reserve
 from engine.stores import Connection
 from engine.times import to_ms
 
@@ -64,6 +64,8 @@ def moves(entries: Entries) -> dict[UUID, Counters]:
             case Edit():
                 for change in entry.changes:
                     add(change.zone_id, change.capacity, change.available, 0, 0, change.blocked)
+            case _ if isinstance(entry, QueueEntry):
+                pass
             case _:
                 assert_never(entry)
     return moved

@@ -6,6 +6,8 @@ cells that Redis does not know. Both answers are remembered, a bounded number of
 
 import asyncio
 import contextlib
+import hashlib
+import secrets
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
@@ -30,6 +32,8 @@ LOOKUP_TIMEOUT_S = 2.0
 """Postgres may hang as well as be away, and a buyer is to be answered all the same."""
 CLOSED_TTL_S = 0.5
 WAKE_INTERVAL_S = 0.5
+SEED_BYTES = 32
+"""Of a lottery's secret half."""
 
 RECOVERY_CHANNEL = "rush_recovery"
 """NOTIFY channel that wakes recovery; the payload is a cell's tag."""
@@ -171,6 +175,20 @@ async def publish_cell(connection: Connection, event_id: UUID) -> None:
         event_id,
     )
     failpoint("cells.after_cell")
+    # Committed to before anybody can join: who knew the seed later could not have chosen it then.
+    seed = secrets.token_bytes(SEED_BYTES)
+    await connection.execute(
+        "INSERT INTO waiting_rooms (event_ref, cell, mode, public_round, seed, commitment) "
+        "SELECT $1, $2, waiting_room->>'mode', waiting_room->>'public_round', "
+        "CASE WHEN waiting_room->>'mode' = 'lottery' THEN $4::bytea END, "
+        "CASE WHEN waiting_room->>'mode' = 'lottery' THEN $5::bytea END "
+        "FROM events WHERE id = $3 AND jsonb_typeof(waiting_room) = 'object' ON CONFLICT DO NOTHING",
+        *cell_id,
+        event_id,
+        seed,
+        hashlib.sha256(seed).digest(),
+    )
+    failpoint("cells.after_waiting_room")
     await connection.execute("SELECT pg_notify($1, $2)", RECOVERY_CHANNEL, tag(cell_id))
     failpoint("cells.after_asking")
 

@@ -5,12 +5,22 @@ from typing import assert_never
 
 import msgspec
 
-from engine.ledger import Edit, Open
-from engine.lines import Cancel, Confirm, Expire, Item, Line, Reject, Reserve, Unreadable
-
-
-class Orphaned(Exception):
-    """Some entries change what Postgres does not have."""
+from engine.fold_queue import Orphaned, QueueChanges, fold_queue, spend
+from engine.ledger import Admit, Draw, Edit, Freeze, Open
+from engine.lines import (
+    Cancel,
+    Claim,
+    Confirm,
+    Expire,
+    Item,
+    Join,
+    Lapse,
+    Leave,
+    Line,
+    Reject,
+    Reserve,
+    Unreadable,
+)
 
 
 class Row(msgspec.Struct, gc=False):
@@ -47,6 +57,7 @@ class Changes(msgspec.Struct):
     zones: dict[str, Counters] = {}
     events: list[Event] = []
     edits: list[Edit] = []
+    queue: QueueChanges = msgspec.field(default_factory=QueueChanges)
 
     def zone(self, zone_id: str) -> Counters:
         """The counters of one zone, to be added to."""
@@ -74,6 +85,8 @@ def fold(lines: Sequence[Line]) -> Changes:
                     counters = changes.zone(item.zone_id)
                     counters.available -= item.quantity
                     counters.reserved += item.quantity
+                if entry.has_pass:
+                    spend(changes.queue, entry)
                 changes.events.append(event_of("booking.reserved", entry, 1))
             case Confirm():
                 row = _moved(changes, entry, "confirmed", line.seq)
@@ -103,6 +116,8 @@ def fold(lines: Sequence[Line]) -> Changes:
                     counters.capacity += change.capacity
                     counters.available += change.available
                     counters.blocked += change.blocked
+            case Join() | Leave() | Freeze() | Draw() | Admit() | Claim() | Lapse():
+                fold_queue(changes.queue, entry, line.seq)
             case _:
                 assert_never(entry)
     return changes

@@ -33,6 +33,8 @@ class Reserve(_Entry, tag="reserve", frozen=True):
     expires_at_ms: int
     currency: str
     items: list[Item]
+    has_pass: int = 0
+    """1 where a pass of the waiting room was spent on it."""
 
 
 class Confirm(_Entry, tag="confirm", frozen=True):
@@ -82,7 +84,64 @@ class Edit(_Entry, tag="edit", frozen=True):
     changes: list[ZoneChange]
 
 
-Entry = Open | Reserve | Confirm | Cancel | Expire | Reject | Edit
+class Join(_Entry, tag="join", frozen=True):
+    """People came into the queue, with numbers that follow each other."""
+
+    first_number: int
+    users: list[UUID]
+
+
+class Leave(_Entry, tag="leave", frozen=True):
+    """Somebody gave their place up; `place` is 0 before the draw."""
+
+    user_id: UUID
+    number: int
+    place: int
+
+
+class Freeze(_Entry, tag="freeze", frozen=True):
+    """Who comes from here on is not in the draw."""
+
+    entrants: int
+
+
+class Draw(_Entry, tag="draw", frozen=True):
+    """The entrants have their places, by the key that Postgres has."""
+
+
+class Admit(_Entry, tag="admit", frozen=True):
+    """A wave of people may enter."""
+
+    from_place: int
+    to_place: int
+    people: int
+
+
+class Claim(_Entry, tag="claim", frozen=True):
+    """Somebody took the pass that was kept for them, or one that was left."""
+
+    user_id: UUID
+    number: int
+    place: int
+    expires_at_ms: int
+
+
+class Lapsed(msgspec.Struct, array_like=True, frozen=True):
+    """Somebody whose pass ran out, and their place with it."""
+
+    user_id: UUID
+    number: int
+
+
+class Lapse(_Entry, tag="lapse", frozen=True):
+    """Passes ran out unspent."""
+
+    people: list[Lapsed]
+
+
+QueueEntry = Join | Leave | Freeze | Draw | Admit | Claim | Lapse
+"""What happens in the waiting room."""
+Entry = Open | Reserve | Confirm | Cancel | Expire | Reject | Edit | QueueEntry
 decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 
 

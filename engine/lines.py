@@ -12,7 +12,7 @@ import msgspec
 
 from engine import ledger
 from engine.ids import CellId
-from engine.ledger import Edit, Open, Position, parse_position
+from engine.ledger import Admit, Draw, Edit, Freeze, Open, Position, parse_position
 
 FIELD = b"e"
 """The one field of an entry of the stream."""
@@ -65,13 +65,45 @@ class Reject(ledger.Reject, frozen=True, gc=False):
     items: list[Item]  # type: ignore[assignment]
 
 
+class Join(ledger.Join, frozen=True, gc=False):
+    """People came into the queue, with numbers that follow each other."""
+
+    users: list[str]  # type: ignore[assignment]
+
+
+class Leave(ledger.Leave, frozen=True, gc=False):
+    """Somebody gave their place up."""
+
+    user_id: str  # type: ignore[assignment]
+
+
+class Claim(ledger.Claim, frozen=True, gc=False):
+    """Somebody took a pass."""
+
+    user_id: str  # type: ignore[assignment]
+
+
+class Lapsed(ledger.Lapsed, frozen=True, gc=False):
+    """Somebody whose pass ran out."""
+
+    user_id: str  # type: ignore[assignment]
+
+
+class Lapse(ledger.Lapse, frozen=True, gc=False):
+    """Passes ran out unspent."""
+
+    people: list[Lapsed]  # type: ignore[assignment]
+
+
 class Unreadable(msgspec.Struct, frozen=True):
     """What stands in a ledger and no script of ours wrote."""
 
     reason: str
 
 
-Entry = Open | Reserve | Confirm | Cancel | Expire | Reject | Edit
+QueueEntry = Join | Leave | Freeze | Draw | Admit | Claim | Lapse
+"""What happens in the waiting room."""
+Entry = Open | Reserve | Confirm | Cancel | Expire | Reject | Edit | QueueEntry
 _decode = msgspec.json.Decoder(Entry).decode
 
 

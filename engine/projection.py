@@ -13,11 +13,22 @@ import asyncpg
 import msgspec
 
 from engine.failpoints import failpoint
-from engine.fold import Changes, Event, Orphaned, Row, event_of, fold
+from engine.fold import Changes, Event, Row, event_of, fold
+from engine.fold_queue import Orphaned, QueueChanges
 from engine.ids import CellId
 from engine.ledger import Edit
 from engine.lines import Batch, Cancel, Expire, Line, Reject, Unreadable
-from engine.rows import BOOKINGS, ITEMS, OUTBOX, NotARow, Table, event_rows, reserved_rows
+from engine.rows import (
+    BOOKINGS,
+    ITEMS,
+    OUTBOX,
+    PLACES,
+    NotARow,
+    Table,
+    event_rows,
+    place_rows,
+    reserved_rows,
+)
 from engine.sql import load_queries
 from engine.stores import Connection
 from engine.times import from_ms
@@ -201,6 +212,8 @@ async def _write(connection: Connection, batch: Batch, changes: Changes) -> None
         await _copy_events(connection, changes.events)
     if changes.edits:
         await _decide_edits(connection, batch.cell_id, changes.edits)
+    if not changes.queue.is_empty:
+        await _move_queue(connection, batch, changes.queue)
 
 
 async def _copy(connection: Connection, table: Table, rows: bytes) -> None:
@@ -254,3 +267,91 @@ async def _decide_edits(connection: Connection, cell_id: CellId, edits: list[Edi
         cell=cell_id.cell,
     )
     failpoint("projection.after_applied_version")
+
+
+async def _move_queue(connection: Connection, batch: Batch, changes: QueueChanges) -> None:
+    cell = {"event_ref": batch.cell_id.event_ref, "cell": batch.cell_id.cell}
+    if changes.joins:
+        await _copy(connection, PLACES, place_rows(batch.cell_id, changes))
+        failpoint("projection.after_places")
+    if changes.ended:
+        await _end_places(connection, cell, changes)
+    if changes.passes:
+        await _move_passes(connection, cell, changes)
+    if changes.waves:
+        await queries.insert_waves(
+            connection,
+            to_places=[wave.to_place for wave in changes.waves],
+            from_places=[wave.from_place for wave in changes.waves],
+            people=[wave.people for wave in changes.waves],
+            served_ats_ms=[wave.at_ms for wave in changes.waves],
+            **cell,
+        )
+        failpoint("projection.after_waves")
+    frozen = changes.frozen
+    done = await queries.move_waiting_room(
+        connection,
+        tail=changes.tail,
+        serving=changes.serving,
+        admitted=changes.admitted,
+        claimed=changes.claimed,
+        spent=changes.spent,
+        units=changes.units,
+        lapsed=changes.lapsed,
+        entrants=frozen and frozen.entrants,
+        frozen_at_ms=frozen and frozen.at_ms,
+        frozen_seq=frozen and frozen.seq,
+        epoch=batch.epoch,
+        drawn_at_ms=changes.drawn_at_ms,
+        **cell,
+    )
+    failpoint("projection.after_waiting_room")
+    _expect(done, 1, "waiting rooms")
+
+
+async def _end_places(connection: Connection, cell: dict[str, int], changes: QueueChanges) -> None:
+    made = {
+        number: user_id
+        for join in changes.joins
+        for number, user_id in enumerate(join.users, join.first_number)
+    }
+    ended = [(number, *by) for number, by in changes.ended.items() if made.get(number) != by[0]]
+    if not ended:
+        return
+    done = await queries.end_places(
+        connection,
+        numbers=[number for number, _, _ in ended],
+        users=[user_id for _, user_id, _ in ended],
+        ended_ats_ms=[at_ms for _, _, at_ms in ended],
+        **cell,
+    )
+    failpoint("projection.after_ended_places")
+    _expect(done, len(ended), "places")
+
+
+async def _move_passes(connection: Connection, cell: dict[str, int], changes: QueueChanges) -> None:
+    claimed = [(each.claim, each) for each in changes.passes.values() if each.claim is not None]
+    if claimed:
+        await queries.claim_passes(
+            connection,
+            users=[claim.user_id for claim, _ in claimed],
+            numbers=[claim.number for claim, _ in claimed],
+            places=[claim.place for claim, _ in claimed],
+            claimed_ats_ms=[claim.at_ms for claim, _ in claimed],
+            expires_ats_ms=[claim.expires_at_ms for claim, _ in claimed],
+            bookings=[each.booking_id for _, each in claimed],
+            ended_ats_ms=[each.ended_at_ms for _, each in claimed],
+            **cell,
+        )
+        failpoint("projection.after_claims")
+    moved = [(user_id, each) for user_id, each in changes.passes.items() if each.claim is None]
+    if moved:
+        # Not counted: who leaves need not have had a pass, and a booking is not refused for want of one.
+        await queries.move_passes(
+            connection,
+            users=[user_id for user_id, _ in moved],
+            bookings=[each.booking_id for _, each in moved],
+            ended_ats_ms=[each.ended_at_ms for _, each in moved],
+            **cell,
+        )
+        failpoint("projection.after_passes")

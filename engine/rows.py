@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from engine import ids
 from engine.fold import Event, Row
+from engine.fold_queue import QueueChanges
 from engine.ids import CellId
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -57,9 +58,11 @@ BOOKINGS = Table(
 )
 ITEMS = Table("booking_items", ("booking_id", "zone_id", "quantity", "unit_price_minor"))
 OUTBOX = Table("outbox", ("aggregate_type", "event_type", "version", "aggregate_id", "payload"))
+PLACES = Table("queue_places", ("event_ref", "cell", "joined_at", "ended_at", "number", "user_id"))
 
 _pack_booking = struct.Struct(">i16s i16s ii iq iq iq iq i").pack
 _pack_item = struct.Struct(">h i16s i16s ii iq").pack
+_pack_place = struct.Struct(">ii i16s").pack
 _pack_length = struct.Struct(">i").pack
 _pack_int = struct.Struct(">ii").pack
 _pack_long = struct.Struct(">iq").pack
@@ -150,5 +153,24 @@ def event_rows(events: Iterable[Event]) -> bytes:
     with _fitting():
         for booking_id, version, kind, payload in events:
             rows += _event_begin(kind, version), _id(booking_id), _pack_length(len(payload)), payload
+    rows.append(_TRAILER)
+    return b"".join(rows)
+
+
+def place_rows(cell_id: CellId, changes: QueueChanges) -> bytes:
+    """The places that people were given, as the batch leaves them. Raises NotARow."""
+    rows = [_HEADER]
+    begin = _pack_count(len(PLACES.columns)) + _pack_long(8, cell_id.event_ref) + _pack_int(4, cell_id.cell)
+    ended = changes.ended
+    with _fitting():
+        for join in changes.joins:
+            joined = begin + _time(join.at_ms)
+            waits = joined + _NULL
+            for number, user_id in enumerate(join.users, join.first_number):
+                left = ended.get(number) if ended else None
+                rows += (
+                    waits if left is None else joined + _time(left[1]),
+                    _pack_place(4, number, 16, _id(user_id)),
+                )
     rows.append(_TRAILER)
     return b"".join(rows)

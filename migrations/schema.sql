@@ -161,6 +161,15 @@ CREATE TABLE public.fence (
     CONSTRAINT fence_is_closed_check CHECK (is_closed)
 );
 
+CREATE TABLE public.lottery_chunks (
+    event_ref bigint NOT NULL,
+    cell integer NOT NULL,
+    chunk integer NOT NULL,
+    root bytea NOT NULL,
+    CONSTRAINT lottery_chunks_chunk_check CHECK ((chunk >= 0)),
+    CONSTRAINT lottery_chunks_root_check CHECK ((length(root) = 32))
+);
+
 CREATE TABLE public.outbox (
     id bigint NOT NULL,
     aggregate_type text NOT NULL,
@@ -196,6 +205,44 @@ CREATE TABLE public.payments (
     CONSTRAINT payments_amount_minor_check CHECK ((amount_minor >= 0)),
     CONSTRAINT payments_check CHECK (((refunded_minor >= 0) AND (refunded_minor <= amount_minor))),
     CONSTRAINT payments_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'authorized'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text, 'refund_pending'::text, 'refunded'::text])))
+);
+
+CREATE TABLE public.queue_passes (
+    event_ref bigint NOT NULL,
+    cell integer NOT NULL,
+    user_id uuid NOT NULL,
+    number integer NOT NULL,
+    place integer NOT NULL,
+    claimed_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    booking_id uuid,
+    ended_at timestamp with time zone,
+    CONSTRAINT queue_passes_number_check CHECK ((number >= 1)),
+    CONSTRAINT queue_passes_place_check CHECK ((place >= 1))
+)
+WITH (fillfactor='85');
+
+CREATE TABLE public.queue_places (
+    event_ref bigint NOT NULL,
+    cell integer NOT NULL,
+    number integer NOT NULL,
+    user_id uuid NOT NULL,
+    joined_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone,
+    CONSTRAINT queue_places_number_check CHECK ((number >= 1))
+)
+WITH (fillfactor='90');
+
+CREATE TABLE public.queue_waves (
+    event_ref bigint NOT NULL,
+    cell integer NOT NULL,
+    to_place integer NOT NULL,
+    from_place integer NOT NULL,
+    people integer NOT NULL,
+    served_at timestamp with time zone NOT NULL,
+    CONSTRAINT queue_waves_check CHECK ((from_place <= to_place)),
+    CONSTRAINT queue_waves_from_place_check CHECK ((from_place >= 1)),
+    CONSTRAINT queue_waves_people_check CHECK ((people >= 0))
 );
 
 CREATE TABLE public.refresh_tokens (
@@ -275,6 +322,50 @@ CREATE TABLE public.users (
     CONSTRAINT users_role_check CHECK ((role = ANY (ARRAY['user'::text, 'organizer'::text, 'admin'::text])))
 );
 
+CREATE TABLE public.waiting_rooms (
+    event_ref bigint NOT NULL,
+    cell integer NOT NULL,
+    mode text NOT NULL,
+    tail integer DEFAULT 0 NOT NULL,
+    serving integer DEFAULT 0 NOT NULL,
+    gaps text DEFAULT ''::text NOT NULL,
+    admitted bigint DEFAULT 0 NOT NULL,
+    claimed bigint DEFAULT 0 NOT NULL,
+    spent bigint DEFAULT 0 NOT NULL,
+    units bigint DEFAULT 0 NOT NULL,
+    lapsed bigint DEFAULT 0 NOT NULL,
+    entrants integer,
+    frozen_at timestamp with time zone,
+    frozen_epoch bigint,
+    frozen_seq bigint,
+    drawn_at timestamp with time zone,
+    public_round text,
+    seed bytea,
+    commitment bytea,
+    randomness bytea,
+    signature bytea,
+    root bytea,
+    key bytea,
+    CONSTRAINT waiting_rooms_admitted_check CHECK ((admitted >= 0)),
+    CONSTRAINT waiting_rooms_claimed_check CHECK ((claimed >= 0)),
+    CONSTRAINT waiting_rooms_commitment_check CHECK ((length(commitment) = 32)),
+    CONSTRAINT waiting_rooms_committed CHECK (((mode <> 'lottery'::text) OR ((seed IS NOT NULL) AND (commitment IS NOT NULL)))),
+    CONSTRAINT waiting_rooms_drawn CHECK (((drawn_at IS NULL) OR ((entrants IS NOT NULL) AND (key IS NOT NULL)))),
+    CONSTRAINT waiting_rooms_entrants CHECK ((entrants <= tail)),
+    CONSTRAINT waiting_rooms_entrants_check CHECK ((entrants >= 0)),
+    CONSTRAINT waiting_rooms_frozen CHECK (((frozen_at IS NULL) = (entrants IS NULL))),
+    CONSTRAINT waiting_rooms_key_check CHECK ((length(key) = 32)),
+    CONSTRAINT waiting_rooms_lapsed_check CHECK ((lapsed >= 0)),
+    CONSTRAINT waiting_rooms_mode_check CHECK ((mode = ANY (ARRAY['open'::text, 'lottery'::text]))),
+    CONSTRAINT waiting_rooms_root_check CHECK ((length(root) = 32)),
+    CONSTRAINT waiting_rooms_seed_check CHECK ((length(seed) = 32)),
+    CONSTRAINT waiting_rooms_serving CHECK ((serving <= tail)),
+    CONSTRAINT waiting_rooms_serving_check CHECK ((serving >= 0)),
+    CONSTRAINT waiting_rooms_spent_check CHECK ((spent >= 0)),
+    CONSTRAINT waiting_rooms_tail_check CHECK ((tail >= 0)),
+    CONSTRAINT waiting_rooms_units_check CHECK ((units >= 0))
+);
+
 ALTER TABLE ONLY public.audit_logs ATTACH PARTITION public.audit_logs_default DEFAULT;
 
 ALTER TABLE ONLY public.audit_logs
@@ -316,8 +407,20 @@ ALTER TABLE ONLY public.events
 ALTER TABLE ONLY public.fence
     ADD CONSTRAINT fence_pkey PRIMARY KEY (is_closed);
 
+ALTER TABLE ONLY public.lottery_chunks
+    ADD CONSTRAINT lottery_chunks_pkey PRIMARY KEY (event_ref, cell, chunk);
+
 ALTER TABLE ONLY public.payments
     ADD CONSTRAINT payments_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.queue_passes
+    ADD CONSTRAINT queue_passes_pkey PRIMARY KEY (event_ref, cell, user_id);
+
+ALTER TABLE ONLY public.queue_places
+    ADD CONSTRAINT queue_places_pkey PRIMARY KEY (event_ref, cell, number);
+
+ALTER TABLE ONLY public.queue_waves
+    ADD CONSTRAINT queue_waves_pkey PRIMARY KEY (event_ref, cell, to_place);
 
 ALTER TABLE ONLY public.refresh_tokens
     ADD CONSTRAINT refresh_tokens_pkey PRIMARY KEY (token_hash);
@@ -339,6 +442,9 @@ ALTER TABLE ONLY public.users
 
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.waiting_rooms
+    ADD CONSTRAINT waiting_rooms_pkey PRIMARY KEY (event_ref, cell);
 
 CREATE INDEX bookings_user ON public.bookings USING btree (user_id, created_at DESC);
 
@@ -381,6 +487,9 @@ ALTER TABLE ONLY public.edits
 ALTER TABLE ONLY public.events
     ADD CONSTRAINT events_category_id_fkey FOREIGN KEY (category_id) REFERENCES public.categories(id);
 
+ALTER TABLE ONLY public.lottery_chunks
+    ADD CONSTRAINT lottery_chunks_event_ref_cell_fkey FOREIGN KEY (event_ref, cell) REFERENCES public.waiting_rooms(event_ref, cell);
+
 ALTER TABLE ONLY public.payments
     ADD CONSTRAINT payments_booking_id_fkey FOREIGN KEY (booking_id) REFERENCES public.bookings(id);
 
@@ -398,3 +507,6 @@ ALTER TABLE ONLY public.shows
 
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(id);
+
+ALTER TABLE ONLY public.waiting_rooms
+    ADD CONSTRAINT waiting_rooms_event_ref_cell_fkey FOREIGN KEY (event_ref, cell) REFERENCES public.cells(event_ref, cell);

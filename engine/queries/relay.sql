@@ -57,6 +57,51 @@ WHERE e.event_ref = :event_ref AND e.cell = :cell AND e.version = m.version AND 
 UPDATE cells SET applied_version = greatest(applied_version, :version)
 WHERE event_ref = :event_ref AND cell = :cell;
 
+-- name: end_places(numbers, users, ended_ats_ms, event_ref, cell)!
+-- Numbers of earlier batches that were given up.
+UPDATE queue_places p SET ended_at = to_timestamp(m.ended_at_ms / 1000.0::float8)
+FROM unnest(:numbers::int[], :users::uuid[], :ended_ats_ms::bigint[]) AS m (number, user_id, ended_at_ms)
+WHERE p.event_ref = :event_ref AND p.cell = :cell AND p.number = m.number AND p.user_id = m.user_id
+  AND p.ended_at IS NULL;
+
+-- name: claim_passes(users, numbers, places, claimed_ats_ms, expires_ats_ms, bookings, ended_ats_ms, event_ref, cell)!
+-- Each in the place of the one that its owner had before.
+INSERT INTO queue_passes (event_ref, cell, user_id, number, place, claimed_at, expires_at, booking_id, ended_at)
+SELECT :event_ref, :cell, m.user_id, m.number, m.place, to_timestamp(m.claimed_at_ms / 1000.0::float8),
+    to_timestamp(m.expires_at_ms / 1000.0::float8), m.booking_id, to_timestamp(m.ended_at_ms / 1000.0::float8)
+FROM unnest(:users::uuid[], :numbers::int[], :places::int[], :claimed_ats_ms::bigint[], :expires_ats_ms::bigint[],
+    :bookings::uuid[], :ended_ats_ms::bigint[])
+    AS m (user_id, number, place, claimed_at_ms, expires_at_ms, booking_id, ended_at_ms)
+ON CONFLICT (event_ref, cell, user_id) DO UPDATE SET number = excluded.number, place = excluded.place,
+    claimed_at = excluded.claimed_at, expires_at = excluded.expires_at, booking_id = excluded.booking_id,
+    ended_at = excluded.ended_at;
+
+-- name: move_passes(users, bookings, ended_ats_ms, event_ref, cell)!
+-- Passes of earlier batches that were spent, or ended.
+UPDATE queue_passes p
+SET booking_id = coalesce(m.booking_id, p.booking_id),
+    ended_at = coalesce(to_timestamp(m.ended_at_ms / 1000.0::float8), p.ended_at)
+FROM unnest(:users::uuid[], :bookings::uuid[], :ended_ats_ms::bigint[]) AS m (user_id, booking_id, ended_at_ms)
+WHERE p.event_ref = :event_ref AND p.cell = :cell AND p.user_id = m.user_id;
+
+-- name: insert_waves(to_places, from_places, people, served_ats_ms, event_ref, cell)!
+INSERT INTO queue_waves (event_ref, cell, to_place, from_place, people, served_at)
+SELECT :event_ref, :cell, m.to_place, m.from_place, m.people, to_timestamp(m.served_at_ms / 1000.0::float8)
+FROM unnest(:to_places::int[], :from_places::int[], :people::int[], :served_ats_ms::bigint[])
+    AS m (to_place, from_place, people, served_at_ms);
+
+-- name: move_waiting_room(tail, serving, admitted, claimed, spent, units, lapsed, entrants, frozen_at_ms, frozen_seq, epoch, drawn_at_ms, event_ref, cell)!
+-- How far the queue is, and what has happened in it in all.
+UPDATE waiting_rooms
+SET tail = greatest(tail, :tail), serving = greatest(serving, :serving), admitted = admitted + :admitted,
+    claimed = claimed + :claimed, spent = spent + :spent, units = units + :units, lapsed = lapsed + :lapsed,
+    entrants = coalesce(:entrants::int, entrants),
+    frozen_at = coalesce(to_timestamp(:frozen_at_ms::bigint / 1000.0::float8), frozen_at),
+    frozen_epoch = CASE WHEN :frozen_seq::bigint IS NULL THEN frozen_epoch ELSE :epoch::bigint END,
+    frozen_seq = coalesce(:frozen_seq::bigint, frozen_seq),
+    drawn_at = coalesce(to_timestamp(:drawn_at_ms::bigint / 1000.0::float8), drawn_at)
+WHERE event_ref = :event_ref AND cell = :cell;
+
 -- name: insert_dead_letter(event_ref, cell, epoch, seq, booking_id, entry, sqlstate, reason, is_returned)!
 -- One entry that Postgres refused, or that belongs to a refused booking.
 INSERT INTO dead_letters (event_ref, cell, epoch, seq, booking_id, entry, sqlstate, reason, returned_at)

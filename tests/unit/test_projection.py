@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import projection
-from engine.fold import Changes, Orphaned, fold
+from engine.fold import Changes, fold
+from engine.fold_queue import Orphaned
 from engine.ids import CellId
 from engine.ledger import Position
 from engine.lines import dense_lines
