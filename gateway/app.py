@@ -1,6 +1,6 @@
 """The composition root of a gateway process."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from starlette.applications import Starlette
@@ -11,6 +11,7 @@ from engine.settings import Settings
 from gateway import openapi
 from gateway.addresses import ClientAddresses
 from gateway.endpoint import Endpoint, NotFoundEndpoint
+from gateway.hot import HotRoute
 from gateway.limits import PublicReads
 from gateway.operation import Operation
 from gateway.reserve import ReserveEndpoint
@@ -24,8 +25,8 @@ class Application(Starlette):
     """Starlette without its middlewares: every endpoint answers for its own exceptions, and the hot
     route is to pass through nothing that it does not need."""
 
-    hot: ReserveEndpoint
-    """Where gateway/protocol.py hands the hot route's requests."""
+    hot: dict[bytes, HotRoute]
+    """Where gateway/protocol.py hands the requests of hot routes, by their URL."""
 
     def build_middleware_stack(self) -> ASGIApp:
         """The router itself."""
@@ -42,15 +43,15 @@ def create_app(settings: Settings, opener: ServicesOpener = open_services) -> Ap
             gateway.services = services
             yield
 
-    hot = ReserveEndpoint(gateway)
+    hot = [ReserveEndpoint(gateway)]
     app = Application(routes=_routes(gateway, hot), lifespan=lifespan)
-    app.hot = hot
+    app.hot = {route.url: route for route in hot}
     app.router.redirect_slashes = False
     app.router.default = NotFoundEndpoint()
     return app
 
 
-def _routes(gateway: Gateway, hot: ReserveEndpoint) -> list[BaseRoute]:
+def _routes(gateway: Gateway, hot: Sequence[HotRoute]) -> list[BaseRoute]:
     """One Starlette route for each path, whose endpoint knows the path's methods."""
     addresses = ClientAddresses(gateway.settings.trusted_proxies)
     public_reads = PublicReads(gateway.settings)
@@ -61,7 +62,7 @@ def _routes(gateway: Gateway, hot: ReserveEndpoint) -> list[BaseRoute]:
     for path, operations in by_path.items():
         endpoint: ASGIApp
         if operations[0].handler is None:
-            endpoint = hot
+            endpoint = next(route for route in hot if route.path == path)
         else:
             endpoint = Endpoint(gateway, operations, addresses, public_reads)
         routes.append(Route(path, endpoint))

@@ -1,12 +1,14 @@
 """How requests come in from a connection and answers go out: uvicorn's protocol, and a short way past it.
 
-The reserve route does not need what ASGI is for. Its requests have a small body that is announced, and its
-answer is one piece; so a whole POST goes to the endpoint from the parser's callback and the answer leaves in
-one write: no task, no scope, no events, no second system call. Whatever is out of the ordinary (a body in
-chunks or too long, `Expect`, HTTP/1.0, an upgrade, a request behind one that is still being answered, a
-client that does not read) takes uvicorn's own way to the same endpoint as an ASGI application.
+A few routes, the hot ones, do not need what ASGI is for. Their requests have a small body that is announced,
+or none, and the answer is one piece; so a whole request goes to the endpoint from the parser's callback and
+the answer leaves in one write: no task, no scope, no events, no second system call. Whatever is out of the
+ordinary (a body in chunks or too long, `Expect`, HTTP/1.0, an upgrade, a request behind one that is still
+being answered, a client that does not read) takes uvicorn's own way to the same endpoint as an ASGI
+application.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade
@@ -18,16 +20,20 @@ from gateway.errors import Headers, render
 from gateway.wire import Exchange, Head, http_answer, new_request_id
 
 LENGTH_DIGITS_MAX = 9
+ABORT = "rush.abort"
+"""The extension of the ASGI scope whose `call` drops the connection, with what waits to be sent."""
 
 
 class HotEndpoint(Protocol):
-    """What an application offers as `hot` to be asked without ASGI."""
+    """What an application offers in `hot`, by its URL, to be asked without ASGI."""
 
-    url: bytes
+    verb: bytes
+    """Its method."""
     bytes_max: int
+    takes_query: bool
 
     def begin(self, exchange: Exchange, body: bytes) -> None:
-        """Answer a POST, now or later, by calling `exchange.answer` once; never raises."""
+        """Answer a request, now or later, by calling `exchange.answer` once; never raises."""
 
 
 class _NobodyWaits:
@@ -38,13 +44,24 @@ class _NobodyWaits:
 class _HotCycle:
     """A hot request on its way. uvicorn knows it as the cycle that its connection is in."""
 
-    __slots__ = ("body", "disconnected", "head", "keep_alive", "protocol", "response_complete")
+    __slots__ = (
+        "body",
+        "disconnected",
+        "endpoint",
+        "head",
+        "keep_alive",
+        "protocol",
+        "query",
+        "response_complete",
+    )
 
     message_event = _NobodyWaits()
 
-    def __init__(self, protocol: "GatewayProtocol", head: Head) -> None:
+    def __init__(self, protocol: "GatewayProtocol", endpoint: HotEndpoint, head: Head, query: bytes) -> None:
         self.protocol = protocol
+        self.endpoint = endpoint
         self.head = head
+        self.query = query
         self.body: bytes | bytearray = b""
         self.keep_alive = True
         self.disconnected = False
@@ -71,8 +88,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._hot: HotEndpoint | None = getattr(self.app, "hot", None)
-        self._hot_url = self._hot.url if self._hot else None
+        self._hot: Mapping[bytes, HotEndpoint] = getattr(self.app, "hot", {})
+        self._end_streams: Callable[[], None] | None = getattr(self.app, "end_streams", None)
         self._hot_cycle: _HotCycle | None = None
         self._resting_since_s: float | None = None
 
@@ -102,24 +119,32 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Choose the way of a request."""
-        if self.url == self._hot_url and (head := self._hot_head()) is not None:
-            self.cycle = self._hot_cycle = _HotCycle(self, head)  # type: ignore[assignment]
+        query = b""
+        endpoint = self._hot.get(self.url)
+        if endpoint is None:
+            path, _, query = self.url.partition(b"?")
+            endpoint = self._hot.get(path)
+        if endpoint is not None and (head := self._hot_head(endpoint, query)) is not None:
+            self.cycle = self._hot_cycle = _HotCycle(self, endpoint, head, query)  # type: ignore[assignment]
             return
         self._hot_cycle = None
         url, headers = self.url, self.headers
         super().on_message_begin()
         self.url, self.headers = url, headers
         self.scope["headers"] = headers
+        # Whoever sends a stream hangs up on a client that does not read it.
+        self.scope["extensions"] = {ABORT: {"call": self.transport.abort}}
         self.expect_100_continue = any(
             name == b"expect" and value.lower() == b"100-continue" for name, value in headers
         )
         super().on_headers_complete()
 
-    def _hot_head(self) -> Head | None:
+    def _hot_head(self, endpoint: HotEndpoint, query: bytes) -> Head | None:
         """The head of a request that may take the short way, or None."""
         parser = self.parser
         is_plain = (
-            parser.get_method() == b"POST"
+            parser.get_method() == endpoint.verb
+            and (not query or endpoint.takes_query)
             and parser.get_http_version() == "1.1"
             and parser.should_keep_alive()
             and not parser.should_upgrade()
@@ -130,8 +155,11 @@ class GatewayProtocol(HttpToolsProtocol):
             return None
         head = Head(self.headers)
         length = head.content_length
-        assert self._hot is not None
-        if length is None or len(length) > LENGTH_DIGITS_MAX or int(length) > self._hot.bytes_max:
+        if length is None:
+            # A GET has no body, unless it says that one comes in chunks.
+            if endpoint.verb == b"POST" or any(name == b"transfer-encoding" for name, _ in self.headers):
+                return None
+        elif len(length) > LENGTH_DIGITS_MAX or int(length) > endpoint.bytes_max:
             return None
         return None if head.expects else head
 
@@ -155,8 +183,7 @@ class GatewayProtocol(HttpToolsProtocol):
             super().on_message_complete()
         else:
             self._hot_cycle = None
-            assert self._hot is not None
-            self._hot.begin(cycle, bytes(cycle.body))
+            cycle.endpoint.begin(cycle, bytes(cycle.body))
 
     def send_400_response(self, msg: str) -> None:
         """Refuse bytes that the parser does not take, and close."""
@@ -196,6 +223,12 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _look_again_in(self, delay_s: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(delay_s, self.timeout_keep_alive_handler)
+
+    def shutdown(self) -> None:
+        """Close the connection as soon as what it asked is answered; a stream would never be."""
+        super().shutdown()
+        if self._end_streams is not None:
+            self._end_streams()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone, or we have hung up."""

@@ -1,20 +1,16 @@
-"""POST /bookings/reserve: the hot route.
+"""POST /bookings/reserve: the hottest of the hot routes.
 
-No middleware, no Request object, and from our own server (gateway/protocol.py) no ASGI either: what a rush
-calls a hundred thousand times looks at its headers once, has its body in one piece, and answers once, from
-the callback that brings Redis' reply. Nothing else is waited for on the way, and nothing is raised to say
-that a sale is sold out.
+What a rush calls a hundred thousand times is answered from the callback that brings Redis' reply. Nothing
+else is waited for on the way, and nothing is raised to say that a sale is sold out.
 """
 
-import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
-from starlette.types import Receive, Scope, Send
 
 from engine.booking import ItemRequest
 from engine.errors import RushError, ValidationFailed
@@ -22,11 +18,11 @@ from engine.outcomes import refusal
 from engine.reserving import Wish, taken, wish_of
 from engine.status import Status
 from gateway.decode import decode_body
-from gateway.errors import ClientGone, Headers, MethodNotAllowed, render, to_rush_error
 from gateway.forms import Reserve
 from gateway.granted import GrantedTemplates
+from gateway.hot import HotRoute, Told
 from gateway.services import Gateway
-from gateway.wire import Exchange, Head, read_body, send_json
+from gateway.wire import Exchange
 from observability import tallies
 from observability.tallies import CounterTally
 
@@ -43,69 +39,22 @@ WISHES_MAX = 1024
 WISH_BYTES_MAX = 1024
 
 
-class _Answered:
-    """An exchange for ASGI: the answer is a future's result."""
-
-    def __init__(self, head: Head) -> None:
-        self.head = head
-        self.future: asyncio.Future[tuple[int, Headers, bytes]] = asyncio.get_running_loop().create_future()
-
-    def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        if not self.future.done():
-            self.future.set_result((status, headers, body))
-
-
-class _Told(NamedTuple):
-    """A refusal, ready to be sent."""
-
-    status: int
-    headers: Headers
-    body: bytes
-    tallies: tuple[CounterTally, CounterTally]
-
-
 @cache
-def _refusal_tallies(method: str, status: int, code: str) -> tuple[CounterTally, CounterTally]:
-    return (
-        tallies.counter("http_requests_total", method=method, route=PATH, status=str(status)),
-        tallies.counter("booking_reservation_failures", reason=code),
-    )
+def _failures(code: str) -> CounterTally:
+    return tallies.counter("booking_reservation_failures", reason=code)
 
 
-class ReserveEndpoint:
-    """The reserve route, as an ASGI application and for the short way past ASGI."""
-
-    url = PATH.encode()
+class ReserveEndpoint(HotRoute):
+    """The reserve route."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self.bytes_max = gateway.settings.body_bytes_max
+        super().__init__(gateway, PATH)
         self._decoder = msgspec.json.Decoder(Reserve)
         self._fill = GrantedTemplates().fill
         self._wishes: dict[bytes, Wish] = {}
-        self._told: dict[tuple[Any, ...], _Told] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._told: dict[tuple[Any, ...], Told] = {}
         self._reserved = tallies.counter("booking_reservations_total")
         self._counted = tallies.counter("http_requests_total", method="POST", route=PATH, status="201")
-        self._duration = tallies.histogram("http_request_duration_seconds", method="POST", route=PATH)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one reservation, whatever happens."""
-        started_s = time.perf_counter()
-        exchange = _Answered(Head(scope["headers"]))
-        if scope["method"] != "POST":
-            self._refuse(exchange, started_s, MethodNotAllowed(["POST"]), "other")
-        else:
-            try:
-                body = await read_body(exchange.head, receive, self.bytes_max)
-            except ClientGone:
-                return
-            except Exception as error:
-                self._refuse(exchange, started_s, error)
-            else:
-                self.begin(exchange, body)
-        status, headers, reply = await exchange.future
-        await send_json(send, exchange.head.request_id, status, reply, headers)
 
     def begin(self, exchange: Exchange, body: bytes) -> None:
         """Answer a POST, now or later, by calling `exchange.answer` once; never raises."""
@@ -175,41 +124,16 @@ class ReserveEndpoint:
             if len(self._told) >= TOLD_MAX:
                 self._told.clear()
             error = refusal(Status(status), at.decode(), detail, self._gateway.settings)
-            told = self._told[kind] = _tell(error, "POST")
+            told = self._told[kind] = self._tell(error)
         exchange.answer(told.status, [(LEDGER_SEQ, at)], told.body)
         self._count(told, started_s)
 
-    def _refuse(self, exchange: Exchange, started_s: float, error: Exception, method: str = "POST") -> None:
-        told = _tell(to_rush_error(error, exchange.head.request_id), method)
-        exchange.answer(told.status, told.headers, told.body)
-        self._count(told, started_s)
-
-    def _count(self, told: _Told, started_s: float) -> None:
-        for tally in told.tallies:
-            tally.count += 1
-        self._duration.observe(time.perf_counter() - started_s)
-
-    # What is rare and waits, in a task of its own.
-
-    def _aside(self, exchange: Exchange, started_s: float, waiting: Coroutine[Any, Any, None]) -> None:
-        async def guarded() -> None:
-            try:
-                await waiting
-            except Exception as error:
-                self._refuse(exchange, started_s, error)
-
-        task = asyncio.get_running_loop().create_task(guarded())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _refusal_tallies(self, error: RushError) -> tuple[CounterTally, ...]:
+        return (_failures(error.code),)
 
     async def _look_why(self, wish: Wish, reply: Sequence[Any]) -> None:
         """Answer for a cell that is not open."""
         raise await self._gateway.services.bookings.refused(wish, reply)
-
-
-def _tell(error: RushError, method: str) -> _Told:
-    status, headers, body = render(error)
-    return _Told(status, headers, body, _refusal_tallies(method, status, error.code))
 
 
 def requested_items(form: Reserve) -> list[ItemRequest]:

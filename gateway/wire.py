@@ -57,6 +57,7 @@ class Head:
     """The headers of a request that matter to us."""
 
     __slots__ = (
+        "_by_name",
         "authorization",
         "content_length",
         "content_type",
@@ -70,6 +71,7 @@ class Head:
         by_name = dict(headers)
         if len(by_name) != len(headers):
             by_name = _joined(headers)
+        self._by_name = by_name
         get = by_name.get
         self.authorization = get(b"authorization")
         self.content_length = get(b"content-length")
@@ -105,6 +107,18 @@ class Head:
                 "Idempotency-Key", "must be 1 to 255 visible ASCII characters without blanks"
             )
         return key.decode("ascii")
+
+    def queue_pass(self) -> bytes | None:
+        """What `X-Queue-Pass` says."""
+        return self._by_name.get(b"x-queue-pass")
+
+    def queue_ticket(self) -> bytes | None:
+        """What `X-Queue-Ticket` says."""
+        return self._by_name.get(b"x-queue-ticket")
+
+    def last_event_id(self) -> bytes | None:
+        """The last event of a stream that the client has seen, as it says."""
+        return self._by_name.get(b"last-event-id")
 
     def check_content_type(self) -> None:
         """Raise UnsupportedMediaType unless the body is said to be JSON."""
@@ -232,6 +246,7 @@ class Exchange(Protocol):
     """A request that was handed over whole, and the way back to whoever sent it."""
 
     head: Head
+    query: bytes
 
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send the answer, once; does nothing where the client has gone."""

@@ -149,7 +149,10 @@ MUTATIONS = (
             Patch(
                 "gateway/reserve.py",
                 "            replied = partial(self._replied, exchange, started_s, wish)\n",
-                """            from engine.errors import OutcomeUnknown
+                """            import asyncio
+
+            from engine.errors import OutcomeUnknown
+
             told = partial(self._replied, exchange, started_s, wish)
 
             def replied(booking_id: str, reply: Any) -> None:

@@ -20,7 +20,8 @@ POST = HEAD + b"\r\n" + BODY
 class Hot:
     """A hot endpoint that answers when the test says so."""
 
-    url = b"/hot"
+    verb = b"POST"
+    takes_query = False
     bytes_max = 64
 
     def __init__(self) -> None:
@@ -30,11 +31,20 @@ class Hot:
         self.begun.put_nowait((exchange, body))
 
 
+class HotGet(Hot):
+    """One that is asked without a body."""
+
+    verb = b"GET"
+    takes_query = True
+
+
 class App:
     """An application whose ASGI side says what it was asked."""
 
     def __init__(self) -> None:
-        self.hot = Hot()
+        self.post = Hot()
+        self.get = HotGet()
+        self.hot = {b"/hot": self.post, b"/get": self.get}
         self.asked: asyncio.Queue[Any] = asyncio.Queue()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -82,7 +92,7 @@ class Server:
 
     def __init__(self) -> None:
         self.app = App()
-        self.hot = self.app.hot
+        self.hot = self.app.post
         self.state = ServerState()
         self.config = server_config(self.app, lifespan="off")
         self.protocols: list[GatewayProtocol] = []
@@ -137,6 +147,22 @@ async def test_a_post_goes_the_short_way_again_and_again(server: Server, client:
     assert server.state.total_requests == 3
 
 
+@pytest.mark.parametrize(
+    ("url", "query"), [(b"/get", b""), (b"/get?ticket=x%20y", b"ticket=x%20y"), (b"/get?", b"")]
+)
+async def test_a_get_goes_the_short_way_with_its_query(
+    server: Server, client: Client, url: bytes, query: bytes
+) -> None:
+    for _ in range(2):
+        client.send(b"GET " + url + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(10):
+            exchange, body = await server.app.get.begun.get()
+        assert (exchange.query, body) == (query, b"")
+        exchange.answer(200, [], b"{}")
+        assert (await client.answer())[::2] == (200, b"{}")
+    assert server.app.asked.empty()
+
+
 async def test_a_request_may_come_byte_by_byte(server: Server, client: Client) -> None:
     for index in range(len(POST)):
         client.send(POST[index : index + 1])
@@ -153,6 +179,8 @@ EXTRAORDINARY = {
     "another path": (POST.replace(b"/hot", b"/cold"), BODY),
     "a query": (POST.replace(b"/hot", b"/hot?x=1"), BODY),
     "another method": (b"GET /hot HTTP/1.1\r\nHost: x\r\n\r\n", b""),
+    "another method of a get": (POST.replace(b"/hot", b"/get"), BODY),
+    "a get with chunks": (b"GET /get HTTP/1.1\r\nHost: x\r\n" + CHUNKED, BODY),
     "no length": (b"POST /hot HTTP/1.1\r\nHost: x\r\n\r\n", b""),
     "chunks": (b"POST /hot HTTP/1.1\r\nHost: x\r\n" + CHUNKED, BODY),
     "too long": (b"POST /hot HTTP/1.1\r\nHost: x\r\nContent-Length: 65\r\n\r\n" + b"x" * 65, b"x" * 65),
