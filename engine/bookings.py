@@ -68,13 +68,18 @@ class Bookings:
         await self._durability.close()
 
     async def reserve(
-        self, user_id: UUID, items: Sequence[ItemRequest], idempotency_key: str | None
+        self,
+        user_id: UUID,
+        items: Sequence[ItemRequest],
+        idempotency_key: str | None,
+        queue_pass: str = "",
     ) -> Answer:
-        """Take 1-8 items of one event for this buyer, all or none.
+        """Take 1-8 items of one event for this buyer, all or none. `queue_pass` is "" where none was shown,
+        "-" for one that is not valid, else when it runs out, in ms.
 
-        Raises ValidationFailed, NotFound, SaleNotOpen, RateLimited, MaxPerUserExceeded,
-        InsufficientStock, IdempotencyKeyReused, or a ServiceUnavailable; after OutcomeUnknown a retry
-        with the same key finds out what happened.
+        Raises ValidationFailed, NotFound, SaleNotOpen, RateLimited, QueuePassRequired, QueuePassInvalid,
+        MaxPerUserExceeded, InsufficientStock, IdempotencyKeyReused, or a ServiceUnavailable; after
+        OutcomeUnknown a retry with the same key finds out what happened.
         """
         wish = wish_of(items)
         answered: asyncio.Future[tuple[str, Any]] = asyncio.get_running_loop().create_future()
@@ -83,8 +88,8 @@ class Bookings:
             if not answered.done():
                 answered.set_result((booking_id, reply))
 
-        if not self.ask(wish, user_id, idempotency_key, replied):
-            await self.ask_anew(wish, user_id, idempotency_key, replied)
+        if not self.ask(wish, user_id, idempotency_key, replied, queue_pass):
+            await self.ask_anew(wish, user_id, idempotency_key, replied, queue_pass)
         booking_id, reply = await answered
         if isinstance(reply, Exception):
             raise reply
@@ -96,16 +101,18 @@ class Bookings:
         booking = as_reserved(UUID(booking_id), user_id, taken(reply), position)
         return Answer(booking, at, is_replay)
 
-    def ask(self, wish: Wish, user_id: UUID, idempotency_key: str | None, replied: Replied) -> bool:
+    def ask(
+        self, wish: Wish, user_id: UUID, idempotency_key: str | None, replied: Replied, queue_pass: str = ""
+    ) -> bool:
         """What `reserve` begins with: see `Reserving.ask`. Where that is False there is `ask_anew`."""
-        return self._reserving.ask(wish, user_id, idempotency_key, replied)
+        return self._reserving.ask(wish, user_id, idempotency_key, replied, queue_pass)
 
     async def ask_anew(
-        self, wish: Wish, user_id: UUID, idempotency_key: str | None, replied: Replied
+        self, wish: Wish, user_id: UUID, idempotency_key: str | None, replied: Replied, queue_pass: str = ""
     ) -> None:
         """Meet the wish's cell, then ask. Raises NotFound or a ServiceUnavailable."""
         await self._cells.find(wish.cell_id)
-        if not self._reserving.ask(wish, user_id, idempotency_key, replied):
+        if not self._reserving.ask(wish, user_id, idempotency_key, replied, queue_pass):
             # So many cells were met at once that this one was forgotten again.
             raise Overloaded
 

@@ -60,6 +60,20 @@ class Forbidden(RushError):
     http_status = 403
 
 
+class QueuePassRequired(RushError):
+    """This sale has a waiting room: join the queue, and claim a pass when you are served"""
+
+    code = "QUEUE_PASS_REQUIRED"
+    http_status = 403
+
+
+class QueuePassInvalid(RushError):
+    """This pass is not yours, has run out or was used"""
+
+    code = "QUEUE_PASS_INVALID"
+    http_status = 403
+
+
 class NotFound(RushError):
     """There is no such thing"""
 

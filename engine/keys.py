@@ -39,10 +39,16 @@ class CellKeys:
         "build",
         "buyers",
         "deadlines",
+        "gone",
         "ledger",
+        "passes",
+        "places",
         "prefix",
+        "queue",
         "rate_prefix",
         "sale",
+        "spent",
+        "waves",
         "zone_prefix",
     )
 
@@ -53,6 +59,12 @@ class CellKeys:
         self.deadlines = self.prefix + "deadlines"
         self.ledger = self.prefix + "ledger"
         self.build = self.prefix + "build"
+        self.queue = self.prefix + "queue"
+        self.places = self.prefix + "places"
+        self.passes = self.prefix + "passes"
+        self.spent = self.prefix + "spent"
+        self.waves = self.prefix + "waves"
+        self.gone = self.prefix + "gone"
         self.zone_prefix = self.prefix + "zone:"
         self.booking_prefix = self.prefix + "booking:"
         self.rate_prefix = self.prefix + "rate:"

@@ -13,6 +13,8 @@ from engine.errors import (
     NotFound,
     Overloaded,
     PaymentRequired,
+    QueuePassInvalid,
+    QueuePassRequired,
     RateLimited,
     ReservationExpired,
     RushError,
@@ -25,6 +27,8 @@ from engine.times import rfc3339
 
 BOOKING_STATUS = 1
 """Where a record, as the scripts return it, has the booking's status."""
+QUEUE_WAITING, QUEUE_ADMITTED = "waiting", "admitted"
+"""What a queue state says of who is not served yet, and of who has booked."""
 
 
 def refusal(status: Status, at: str, detail: Sequence[Any], settings: Settings) -> RushError:
@@ -45,6 +49,10 @@ def refusal(status: Status, at: str, detail: Sequence[Any], settings: Settings) 
                 "reserve", settings.reserve_rate_per_minute, settings.reserve_burst, detail[0]
             )
             return RateLimited(policy, ledger_seq=at)
+        case Status.PASS_REQUIRED:
+            return QueuePassRequired(ledger_seq=at)
+        case Status.PASS_INVALID:
+            return QueuePassInvalid(ledger_seq=at)
         case Status.ZONE_UNKNOWN:
             return NotFound("There is no such zone", details={"zone_id": detail[0].decode()}, ledger_seq=at)
         case Status.SHOW_MISMATCH:
@@ -71,6 +79,23 @@ def refusal(status: Status, at: str, detail: Sequence[Any], settings: Settings) 
             return ReservationExpired(ledger_seq=at)
         case Status.PAYMENT_REQUIRED:
             return PaymentRequired(ledger_seq=at)
+        case Status.QUEUE_NONE:
+            return NotFound("This sale has no waiting room", ledger_seq=at)
+        case Status.PLACE_UNKNOWN:
+            return NotFound("There is no such place in the queue", ledger_seq=at)
+        case Status.NOT_SERVED:
+            return InvalidState("It is not your turn yet", details={"status": QUEUE_WAITING}, ledger_seq=at)
+        case Status.PASS_SPENT:
+            return InvalidState(
+                "Your pass has become a booking", details={"status": QUEUE_ADMITTED}, ledger_seq=at
+            )
+        case Status.NO_ROOM:
+            return InvalidState(
+                "You come late, and there is no room now: again in a moment",
+                details={"status": QUEUE_WAITING},
+                retry_after_s=1,
+                ledger_seq=at,
+            )
         case Status.BELOW_IN_USE:
             return InvalidState("That would take away seats that are in use", ledger_seq=at)
         case Status.OK | Status.REPLAYED:

@@ -124,9 +124,11 @@ class Reserving:
         rate_interval_ms = limits.interval_ms(settings.reserve_rate_per_minute)
         self._gathering = Gathering(stores, rate_interval_ms, settings.reserve_burst)
 
-    def ask(self, wish: Wish, user_id: UUID, idempotency_key: str | None, replied: Replied) -> bool:
+    def ask(
+        self, wish: Wish, user_id: UUID, idempotency_key: str | None, replied: Replied, queue_pass: str = ""
+    ) -> bool:
         """Send it with others of this loop tick, and have `replied` called, mostly later; False, and nothing
-        is sent, where this process has not met the cell yet.
+        is sent, where this process has not met the cell yet. `queue_pass` is as `Request` has it.
 
         Raises StoreUnavailable and Overloaded; `replied` is told what Gathering.add says.
         """
@@ -148,6 +150,7 @@ class Reserving:
             wish.arguments,
             zone_keys,
             replied,
+            queue_pass,
         )
         self._gathering.add(cell.keys, request)
         return True

@@ -54,7 +54,7 @@ class Stores(msgspec.Struct, frozen=True):
     line: Line
     scripts: Scripts
 
-    async def run(self, name: str, keys: Sequence[str], *arguments: str | int) -> Any:
+    async def run(self, name: str, keys: Sequence[str], *arguments: str | bytes | int) -> Any:
         """Call a script on the hot line; its reply, a list that begins with the status.
 
         Raises what HotLine.call raises, and ScriptFailed where the script itself is at fault.
@@ -90,7 +90,7 @@ class Stores(msgspec.Struct, frozen=True):
 def script_runner(client: redis.asyncio.Redis, scripts: Scripts) -> RunScript:
     """What `Stores.run` is on the hot line, on a redis-py client: recovery keeps to one connection."""
 
-    async def run(name: str, keys: Sequence[str | bytes], *arguments: str | int) -> Any:
+    async def run(name: str, keys: Sequence[str | bytes], *arguments: str | bytes | int) -> Any:
         script = scripts[name]
         script.check_keys(keys)
         return await client.evalsha(script.sha, len(keys), *keys, *arguments)

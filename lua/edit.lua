@@ -12,7 +12,8 @@ local cell = require('cell')
 local ledger = require('ledger')
 
 local FIXED_KEYS = 2
-local SALE_FIELDS = { 'status', 'sale_start_at_ms', 'sale_end_at_ms', 'max_per_user', 'hold_ttl_ms' }
+local SALE_FIELDS = { 'status', 'sale_start_at_ms', 'sale_end_at_ms', 'max_per_user', 'hold_ttl_ms',
+    'queue_interval_us', 'queue_passes_max', 'queue_pass_ttl_ms', 'queue_grace_ms', 'queue_paused' }
 
 local version = tonumber(ARGV[1])
 local intent = cjson.decode(ARGV[2])

@@ -1,7 +1,8 @@
 -- reserve: take 1-8 items of one event for one buyer, all or none. One call serves several requests, one
 -- after the other, each as if it had come alone: what they have in common is read and written once.
--- KEYS sale buyers ledger deadlines (rate,booking)+zone+
--- ARGV requests rate_interval_ms rate_burst due_max (user booking fingerprint items (zone show quantity)+)+
+-- KEYS sale buyers ledger deadlines passes spent queue (rate,booking)+zone+
+-- ARGV requests rate_interval_ms rate_burst due_max (user booking fingerprint pass items (zone show quantity)+)+:
+--     `pass` is when the pass that was shown runs out, in ms; '' where none was, '-' for one that is none of ours
 -- RETURNS status at ... for each request: OK: items quantity total_minor currency created_at_ms
 --     expires_at_ms; REPLAYED: the record; SALE_NOT_OPEN: status start end now; RATE_LIMITED: wait_ms;
 --     ZONE_UNKNOWN, SHOW_MISMATCH: zone; OVER_ORDER_LIMIT: zone requested limit;
@@ -18,17 +19,20 @@ local gcra = require('gcra')
 local hold = require('hold')
 local kinds = require('kinds')
 local ledger = require('ledger')
+local passes = require('passes')
 local take_back = require('take_back')
 local zone = require('zone')
 
-local FIXED_KEYS = 4
+local FIXED_KEYS = 7
 local FIXED_ARGS = 4
 
 local requests = tonumber(ARGV[1])
 local rate_interval_ms, rate_burst = tonumber(ARGV[2]), tonumber(ARGV[3])
 -- Due holds that this call may still take back.
 local due_left = tonumber(ARGV[4])
-local keys = { buyers = KEYS[2], ledger = KEYS[3], deadlines = KEYS[4] }
+local keys = {
+    buyers = KEYS[2], ledger = KEYS[3], deadlines = KEYS[4], passes = KEYS[5], spent = KEYS[6], queue = KEYS[7],
+}
 local answers = {}
 local baskets = {}
 
@@ -43,8 +47,8 @@ end
 -- What all requests of this call have in common.
 local now_ms = sale.now_ms
 local now_text, expires_at_text = digits.of(now_ms), digits.of(now_ms + sale.hold_ttl_ms)
-local ended = sale.sale_end_at_ms > 0 and now_ms >= sale.sale_end_at_ms
-local is_on_sale = sale.status == 'published' and now_ms >= sale.sale_start_at_ms and not ended
+local is_on_sale = cell.is_on_sale(sale)
+local is_pass_needed = passes.are_needed(sale)
 local seq_max = sale.seq - redis.call('XLEN', keys.ledger) + sale.ledger_max
 
 local function replay(request, record)
@@ -54,6 +58,11 @@ local function replay(request, record)
         return { status.KEY_REUSED, cell.at(sale) }
     end
     return { status.REPLAYED, cell.at(sale), unpack(booking.answer(record.key)) }
+end
+
+local function check_pass(request)
+    local refused = is_pass_needed and passes.check(sale, request)
+    return refused and { refused, '' } or nil
 end
 
 local function check_order(basket)
@@ -123,7 +132,7 @@ local function answer(request)
     if not full_at_ms then
         return { status.RATE_LIMITED, cell.at(sale), wait_ms }
     end
-    local refusal = check_order(request.basket) or check_stock(request)
+    local refusal = check_pass(request) or check_order(request.basket) or check_stock(request)
 
     -- Nothing above this line writes; nothing below it can refuse.
 
@@ -137,7 +146,10 @@ local function answer(request)
     local items_text, total_minor = priced(request.basket)
     local at = ledger.append(keys.ledger, sale, '["reserve",' .. now_text .. ',"' .. request.booking .. '","'
         .. request.user .. '","' .. request.fingerprint .. '",' .. expires_at_text .. ',"' .. sale.currency
-        .. '",' .. items_text .. ']')
+        .. '",' .. items_text .. (is_pass_needed and ',1]' or ']'))
+    if is_pass_needed then
+        passes.spend(request)
+    end
     for _, item in ipairs(request.items) do
         kinds[item.zone.kind].take(item.zone, item.quantity)
     end
@@ -167,11 +179,11 @@ end
 
 -- The i-th request, whose arguments begin behind ARGV[before]; and where they end.
 local function read(i, before)
-    local last = before + 4 + 3 * tonumber(ARGV[before + 4])
-    local basket = basket_of(before + 5, last)
+    local last = before + 5 + 3 * tonumber(ARGV[before + 5])
+    local basket = basket_of(before + 6, last)
     return {
         booking_key = KEYS[FIXED_KEYS + 2 * i],
-        user = ARGV[before + 1], booking = ARGV[before + 2], fingerprint = ARGV[before + 3],
+        user = ARGV[before + 1], booking = ARGV[before + 2], fingerprint = ARGV[before + 3], pass = ARGV[before + 4],
         basket = basket, items = basket.items, quantity = basket.quantity,
     }, last
 end
@@ -190,6 +202,9 @@ end
 booking.read_all(keyed)
 if is_on_sale then
     buyers.read_all(keys.buyers, users, rate_keys)
+    if is_pass_needed then
+        passes.read_all(keys, asked)
+    end
 end
 -- A request that fails, as on a record that is not ours, must not take with it what was done before it.
 for i = 1, requests do
@@ -199,5 +214,6 @@ for i = 1, requests do
         break
     end
 end
+passes.save(keys)
 hold.save(keys, sale)
 return answers

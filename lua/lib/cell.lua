@@ -7,7 +7,8 @@ local cell = {}
 -- Redis's clock may step back; a cell's time never does, because the last one is stored.
 function cell.load(sale_key)
     local fields = redis.call('HMGET', sale_key, 'epoch', 'seq', 'time_ms', 'status', 'sale_start_at_ms',
-        'sale_end_at_ms', 'max_per_user', 'hold_ttl_ms', 'currency', 'ledger_max', 'version', 'loaded')
+        'sale_end_at_ms', 'max_per_user', 'hold_ttl_ms', 'currency', 'ledger_max', 'version', 'loaded',
+        'queue_mode', 'queue_opens_at_ms')
     if not fields[1] then
         return nil
     end
@@ -27,6 +28,9 @@ function cell.load(sale_key)
         ledger_max = tonumber(fields[10]),
         version = tonumber(fields[11]),
         loaded = fields[12],
+        -- Of the waiting room no more than this: a sale without one, or whoever has no need of it, pays nothing for it.
+        queue_mode = fields[13],
+        queue_opens_at_ms = tonumber(fields[14] or 0),
     }
 end
 
@@ -34,6 +38,16 @@ end
 -- records are back. They come in the order of their ids, and `loaded` is how far they are.
 function cell.may_come(sale, booking_id)
     return sale.loaded and booking_id > sale.loaded
+end
+
+-- Whether seats are sold at this moment.
+function cell.is_on_sale(sale)
+    return sale.status == 'published' and sale.now_ms >= sale.sale_start_at_ms and not cell.is_over(sale)
+end
+
+-- Whether the end of the sale has passed.
+function cell.is_over(sale)
+    return sale.sale_end_at_ms > 0 and sale.now_ms >= sale.sale_end_at_ms
 end
 
 -- Stores where the ledger stands and what time it is, if it has been appended to since the last time.

@@ -33,6 +33,8 @@ class NotPlanted(Exception):
     """The source does not read as the patch says."""
 
 
+_REFUSAL = "    local refusal = check_pass(request) or check_order(request.basket) or check_stock(request)\n"
+
 MUTATIONS = (
     Mutation(
         "announce before commit",
@@ -196,8 +198,8 @@ MUTATIONS = (
             ),
             Patch(
                 "lua/reserve.lua",
-                "    local refusal = check_order(request.basket) or check_stock(request)\n",
-                "    local refusal = check_order(request.basket) or check_stock(request)\n"
+                _REFUSAL,
+                f"{_REFUSAL}"
                 "    for _, item in ipairs(request.items) do\n"
                 "        kinds[item.zone.kind].take(item.zone, item.quantity)\n    end\n",
             ),

@@ -11,6 +11,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import fakeredis
 import redis
@@ -57,9 +58,11 @@ class Wish(NamedTuple):
     items: Sequence[Basket]
     booking: str
     fingerprint: str = ""
+    queue_pass: str = ""
 
 
-def _answer(reply: list[Any]) -> Answer:
+def as_answer(reply: list[Any]) -> Answer:
+    """A script's answer, read."""
     status, *rest = reply
     at = rest.pop(0).decode() if rest else ""
     return Answer(Status(status), at, tuple(rest))
@@ -161,8 +164,12 @@ class Cell:
             }
             for zone_id, zone in zip(self.zones, zones, strict=True)
         }
+        self.before_opening()
         assert self.build_open("1-token", defaults | sale, rows).status == Status.OK
         self.set_time(start_ms)
+
+    def before_opening(self) -> None:
+        """What else is built before the cell is opened."""
 
     def remove(self) -> None:
         """Take all of it out of the server."""
@@ -209,8 +216,9 @@ class Cell:
 
     # --- the verbs
 
-    def _call(self, name: str, keys: Sequence[str], *arguments: Any) -> Answer:
-        return _answer(self.backend.call(name, keys, *arguments))
+    def call(self, name: str, keys: Sequence[str], *arguments: Any) -> Answer:
+        """Call a script that answers `[status, at, *detail]`."""
+        return as_answer(self.backend.call(name, keys, *arguments))
 
     def reserve(
         self,
@@ -219,6 +227,7 @@ class Cell:
         *,
         booking: str | None = None,
         fingerprint: str | None = None,
+        queue_pass: str = "",
         rate: tuple[int, int] = (RATE_INTERVAL_MS, RATE_BURST),
         due_max: int = DUE_MAX,
     ) -> tuple[str, Answer]:
@@ -227,7 +236,7 @@ class Cell:
         A `fingerprint` says that the request carried an Idempotency-Key; `booking` is then what the key
         leads to.
         """
-        wish = Wish(user, items, booking or self.new_id(), fingerprint or "")
+        wish = Wish(user, items, booking or self.new_id(), fingerprint or "", queue_pass)
         [answer] = self.reserve_all([wish], rate=rate, due_max=due_max)
         if isinstance(answer, Exception):
             raise type(answer)(self.backend.scripts["reserve"].locate(str(answer)))
@@ -242,16 +251,17 @@ class Cell:
     ) -> list[Answer | Exception]:
         """Several requests in one call; the answer, or the error, of each that was answered."""
         keys = [self.keys.sale, self.keys.buyers, self.keys.ledger, self.keys.deadlines]
+        keys += [self.keys.passes, self.keys.spent, self.keys.queue]
         arguments: list[Any] = [len(wishes), *rate, due_max]
         zones: dict[str, None] = {}
-        for user, items, booking, fingerprint in wishes:
+        for user, items, booking, fingerprint, queue_pass in wishes:
             keys += [self.keys.rate(user), self.keys.booking(booking)]
-            arguments += [user, booking, fingerprint, len(items)]
+            arguments += [user, booking, fingerprint, queue_pass, len(items)]
             for zone, quantity, *show in items:
                 zones[self.keys.zone(zone)] = None
                 arguments += [zone, show[0] if show else "", quantity]
         replies = self.backend.call("reserve", [*keys, *zones], *arguments)
-        return [reply if isinstance(reply, Exception) else _answer(reply) for reply in replies]
+        return [reply if isinstance(reply, Exception) else as_answer(reply) for reply in replies]
 
     def hold(self, user: str, quantity: int = 1, zone: int = 0, **options: Any) -> str:
         """Reserve so many of one zone, which must succeed; the booking's id."""
@@ -261,7 +271,7 @@ class Cell:
 
     def confirm(self, user: str, booking: str, *, code: str = "CODE", paid: bool = False) -> Answer:
         """Confirm a booking."""
-        return self._call("confirm", self._returning_keys(booking), booking, user, code, int(paid))
+        return self.call("confirm", self._returning_keys(booking), booking, user, code, int(paid))
 
     def _returning_keys(self, booking: str) -> list[str]:
         keys = self.keys
@@ -269,65 +279,67 @@ class Cell:
 
     def cancel(self, user: str, booking: str) -> Answer:
         """Cancel a booking."""
-        return self._call("cancel", self._returning_keys(booking), booking, user)
+        return self.call("cancel", self._returning_keys(booking), booking, user)
 
     def reject(self, booking: str) -> Answer:
         """Give back what Postgres refused."""
-        return self._call("reject", self._returning_keys(booking), booking)
+        return self.call("reject", self._returning_keys(booking), booking)
 
     def expire(self, due_max: int = 100) -> Answer:
         """Take back due holds."""
         keys = [self.keys.sale, self.keys.buyers, self.keys.ledger, self.keys.deadlines]
-        return self._call("expire", keys, due_max)
+        return self.call("expire", keys, due_max)
 
     def edit(self, version: int, intent: dict[str, Any]) -> Answer:
         """Apply an intent."""
         keys = [self.keys.sale, self.keys.ledger]
         keys += [self.keys.zone(wish["zone_id"]) for wish in intent.get("zones", [])]
-        return self._call("edit", keys, version, json.dumps(intent))
+        return self.call("edit", keys, version, json.dumps(intent))
 
     # --- recovery
 
     def fence(self, *token: str) -> Answer:
         """Close the cell, everything in it as it is."""
-        return self._call("fence", [self.keys.sale], *token)
+        return self.call("fence", [self.keys.sale], *token)
 
     def open(self, expected_epoch: int, expected_seq: int, new_epoch: int, *token: str) -> Answer:
         """Begin a new epoch."""
         keys = [self.keys.sale, self.keys.ledger]
-        return self._call("open", keys, expected_epoch, expected_seq, new_epoch, *token)
+        return self.call("open", keys, expected_epoch, expected_seq, new_epoch, *token)
 
     def build_begin(self, token: str) -> Answer:
         """Begin a rebuild; the token is `<epoch>-<random>`."""
-        return self._call("build_begin", [self.keys.sale, self.keys.build], token)
+        return self.call("build_begin", [self.keys.sale, self.keys.build], token)
 
     def build_wipe(self, token: str, names: Sequence[str]) -> Answer:
         """Remove keys."""
-        return self._call("build_wipe", [self.keys.build, *names], token)
+        return self.call("build_wipe", [self.keys.build, *names], token)
 
     def build_load(self, token: str, records: dict[str, dict[str, Any]]) -> Answer:
         """Put bookings back: id → fields."""
         keys = [self.keys.build, self.keys.buyers, self.keys.deadlines]
-        return self._call("build_load", keys, token, _lines(records))
+        return self.call("build_load", keys, token, _lines(records))
 
     def build_units(self, token: str, units: Sequence[tuple[str, int]]) -> Answer:
         """Put back what buyers have in bookings that are sold."""
         text = " ".join(f"{user} {quantity}" for user, quantity in units)
-        return self._call("build_units", [self.keys.build, self.keys.buyers], token, text)
+        return self.call("build_units", [self.keys.build, self.keys.buyers], token, text)
 
     def build_rest(self, token: str, loaded: str, records: dict[str, dict[str, Any]]) -> Answer:
         """Put records back into a cell that sells already: id → fields."""
-        return self._call("build_rest", [self.keys.build, self.keys.sale], token, loaded, _lines(records))
+        return self.call("build_rest", [self.keys.build, self.keys.sale], token, loaded, _lines(records))
 
     def build_resume(self, token: str) -> Answer:
         """Go on where another one has stopped; `at` is up to where."""
-        return self._call("build_resume", [self.keys.sale, self.keys.build], token)
+        return self.call("build_resume", [self.keys.sale, self.keys.build], token)
 
     def build_open(self, token: str, sale: dict[str, Any], zones: dict[str, dict[str, Any]]) -> Answer:
         """Put the zones back and open the cell."""
         keys = [self.keys.build, self.keys.sale, self.keys.ledger]
         keys += [self.keys.zone(zone_id) for zone_id in zones]
-        return self._call("build_open", keys, token, _json(sale), *[_json(zone) for zone in zones.values()])
+        return self.call(
+            "build_open", keys, token, as_json(sale), *[as_json(zone) for zone in zones.values()]
+        )
 
     # --- looking
 
@@ -346,10 +358,12 @@ class Cell:
         pipeline = self.client.pipeline(transaction=False)
         for name in names:
             match name.removeprefix(self.keys.prefix).partition(":")[0]:
-                case "sale" | "zone" | "buyers":
+                case "sale" | "zone" | "buyers" | "queue" | "places" | "spent":
                     pipeline.hgetall(name)
                 case "deadlines":
                     pipeline.zrange(name, 0, -1)
+                case "passes" | "waves":
+                    pipeline.zrange(name, 0, -1, withscores=True)
                 case "ledger":
                     pipeline.xrange(name)
                 case _:
@@ -359,6 +373,12 @@ class Cell:
         dump = {}
         for number, name in enumerate(names):
             short = name.removeprefix(self.keys.prefix)
+            if short == "places":
+                replies[2 * number] = {
+                    str(UUID(bytes=raw)): place for raw, place in replies[2 * number].items()
+                }
+            if short == "gone":
+                replies[2 * number] = replies[2 * number].hex()
             value, ttl_s = _plain(replies[2 * number]), replies[2 * number + 1]
             if short.startswith("booking:"):
                 value = record_fields(value) | ({"ttl_s": ttl_s} if ttl_s > 0 else {})
@@ -425,7 +445,7 @@ def _lines(records: dict[str, dict[str, Any]]) -> str:
     return "\n".join(f"{booking} {record_text(record)}" for booking, record in records.items())
 
 
-def _json(fields: dict[str, Any]) -> str:
+def as_json(fields: dict[str, Any]) -> str:
     """The fields as recovery sends them: all values as text."""
     return json.dumps({name: str(value) for name, value in fields.items()})
 

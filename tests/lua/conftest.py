@@ -7,6 +7,7 @@ import pytest
 import redis
 
 from tests.lua.cellkit import Backend, Cell, fake_backend
+from tests.lua.queuekit import QueueCell
 
 
 @pytest.fixture
@@ -35,3 +36,9 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 def new_cell(backend: Backend) -> Callable[..., Cell]:
     """`new_cell([Zone(...), ...], **fields of sale)`."""
     return partial(Cell, backend)
+
+
+@pytest.fixture
+def new_queue(backend: Backend) -> Callable[..., QueueCell]:
+    """`new_queue([Zone(...), ...], **fields of queue_...)`."""
+    return partial(QueueCell, backend)

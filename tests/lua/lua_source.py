@@ -6,8 +6,12 @@ from pathlib import Path
 import msgspec
 
 LINE = "-- Nothing above this line writes; nothing below it can refuse."
-READING_COMMANDS = frozenset({"EXISTS", "GET", "HGET", "HMGET", "MGET", "TIME", "XLEN", "ZRANGE"})
-WRITING_COMMANDS = frozenset({"DEL", "HDEL", "HSET", "MSET", "SET", "UNLINK", "XADD", "ZADD", "ZREM"})
+READING_COMMANDS = frozenset(
+    {"BITCOUNT", "BITPOS", "EXISTS", "GET", "GETBIT", "GETRANGE", "HGET", "HMGET", "MGET", "TIME", "XLEN"}
+) | frozenset({"ZCOUNT", "ZMSCORE", "ZRANGE", "ZSCORE"})
+WRITING_COMMANDS = frozenset(
+    {"DEL", "HDEL", "HINCRBY", "HSET", "MSET", "SET", "SETBIT", "UNLINK", "XADD", "ZADD", "ZREM"}
+)
 """Together all that the scripts use; a test asks a server whether each is in the right set."""
 
 CHANGING_FUNCTIONS = frozenset(
@@ -18,6 +22,7 @@ CHANGING_FUNCTIONS = frozenset(
         ("deadlines", "add"),
         ("deadlines", "remove"),
         ("deadlines", "remove_member"),
+        ("passes", "spend"),
         ("zone", "move"),
     }
 )

@@ -149,7 +149,7 @@ def test_a_header_is_read_over_several_lines(lua: Path) -> None:
     assert (script.argv, script.flags, script.group) == ("one two", "", "recovery")
     assert (script.keys_min, script.takes_more_keys) == (1, True)
     assert script.source.startswith("#!lua\n")
-    assert product_scripts()["reserve"].keys_min == 5
+    assert product_scripts()["reserve"].keys_min == 8
     assert not product_scripts()["confirm"].takes_more_keys
 
 

@@ -18,7 +18,7 @@ from engine.status import Status
 from engine.stores import Stores
 
 CELLS = [CellKeys(CellId(number, 0)) for number in (1, 2)]
-FIXED_KEYS = 4
+FIXED_KEYS = 7
 
 
 class Line:
@@ -112,7 +112,7 @@ async def test_the_requests_of_a_tick_go_in_one_call_and_their_answers_come_back
     assert keys[FIXED_KEYS:][:2] == [CELLS[0].rate("user 0"), CELLS[0].booking("booking 0")]
     assert keys[FIXED_KEYS + 2 * 4 :] == ["key of Z", "key of Y"], "each zone once"
     assert values[:4] == [4, 3_000, 20, 32]
-    assert values[4:11] == ["user 0", "booking 0", "", 1, "Z", "", 1]
+    assert values[4:12] == ["user 0", "booking 0", "", "", 1, "Z", "", 1]
     reply.set_result(answers(4))
     assert await asyncio.gather(*futures) == answers(4)
 

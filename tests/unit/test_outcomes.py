@@ -10,6 +10,7 @@ from engine.outcomes import refusal
 from engine.settings import Settings
 from engine.status import Status
 from tests.lua.cellkit import START_MS, Answer, Cell, Zone, fake_backend
+from tests.lua.queuekit import GRACE_MS, Person, QueueCell
 
 ALICE = "a11ce000-0000-4000-8000-000000000001"
 BOB = "b0b00000-0000-4000-8000-000000000002"
@@ -52,6 +53,33 @@ def _on_hold(cell: Cell, act: Callable[[Cell, str], Any], then: Callable[[Cell, 
     booking = cell.hold(ALICE)
     act(cell, booking)
     return then(cell, booking)
+
+
+def _in_queue(act: Callable[[QueueCell], Answer]) -> Callable[[Cell], Answer]:
+    """Act in a waiting room with one place, in the stead of the cell."""
+
+    def attempt(cell: Cell) -> Answer:
+        queue = QueueCell(cell.backend, [Zone(10)], cell_id=None, passes_max=1)
+        cell.keys = queue.keys
+        return act(queue)
+
+    return attempt
+
+
+def _late(cell: QueueCell) -> Answer:
+    first, second = cell.people(2)
+    cell.admit()
+    cell.forward(GRACE_MS)
+    cell.admit()
+    cell.passed(second, 0)
+    return cell.claim(first)
+
+
+def _spent(cell: QueueCell) -> Answer:
+    [person] = cell.people(1)
+    cell.admit()
+    cell.hold(person.user, queue_pass=cell.passed(person))
+    return cell.claim(person)
 
 
 def _still_loading(cell: Cell) -> Answer:
@@ -112,6 +140,27 @@ CASES: dict[Status, tuple[Callable[[Cell], Answer], type[errors.RushError], dict
         errors.PaymentRequired,
         {},
     ),
+    Status.PASS_REQUIRED: (_in_queue(_reserve), errors.QueuePassRequired, {}),
+    Status.PASS_INVALID: (
+        _in_queue(lambda cell: _reserve(cell, queue_pass="-")),
+        errors.QueuePassInvalid,
+        {},
+    ),
+    Status.QUEUE_NONE: (
+        _in_queue(
+            lambda cell: (cell.client.hdel(cell.keys.sale, "queue_mode"), cell.claim(Person(ALICE, 1)))[1]
+        ),
+        errors.NotFound,
+        {},
+    ),
+    Status.PLACE_UNKNOWN: (_in_queue(lambda cell: cell.claim(Person(ALICE, 1))), errors.NotFound, {}),
+    Status.NOT_SERVED: (
+        _in_queue(lambda cell: cell.claim(cell.people(1)[0])),
+        errors.InvalidState,
+        {"status": "waiting"},
+    ),
+    Status.PASS_SPENT: (_in_queue(_spent), errors.InvalidState, {"status": "admitted"}),
+    Status.NO_ROOM: (_in_queue(_late), errors.InvalidState, {"status": "waiting"}),
     Status.VERSION_AHEAD: (lambda cell: cell.edit(2, {}), errors.Fenced, {}),
     Status.BELOW_IN_USE: (
         lambda cell: cell.edit(1, {"zones": [{"zone_id": "no-zone", "capacity": 1}]}),
