@@ -237,7 +237,7 @@ class CellMachine(RuleBasedStateMachine):
             fingerprint = digest(str(sorted(basket))) if key else ""
             asked.append(Wish(user, self._items(basket, False), booking, fingerprint))
         answers = self.cell.reserve_all(asked, rate=RATE, due_max=due_max)
-        for (user, items, booking, fingerprint), real in zip(asked, answers, strict=True):
+        for (user, items, booking, fingerprint, _), real in zip(asked, answers, strict=True):
             assert isinstance(real, Answer), real
             ledger = len(self.model.ledger)
             self._same(real, self.model.reserve(user, items, booking, fingerprint, RATE, due_max))

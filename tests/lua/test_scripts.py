@@ -132,7 +132,7 @@ HEADER = "-- x: a script.\n-- KEYS sale\n-- RETURNS status\n-- GROUP verb\n"
         ("-- x: a script.\n-- KEYS sale\n-- RETURNS status\nreturn 1\n", r"x\.lua: the header has no GROUP"),
         ("return 1\n" + HEADER, r"the header has no KEYS"),
         (HEADER.replace("verb", "verbs"), r"GROUP is 'verbs'"),
-        (HEADER + "local gone = require('gone')\n", r"x\.lua:5: there is no .*lib/gone\.lua"),
+        (HEADER + "local nowhere = require('nowhere')\n", r"x\.lua:5: there is no .*lib/nowhere\.lua"),
         (HEADER + "\nlocal s = require('status')\n", r"x\.lua:6: a module keeps its name"),
     ],
 )
