@@ -141,6 +141,12 @@ def _bench(arguments: argparse.Namespace) -> int:
     return int(bench(arguments.rest))
 
 
+def _verify_lottery(arguments: argparse.Namespace) -> int:
+    from rush.verify_lottery import main as verify
+
+    return verify(arguments.rest)
+
+
 def _bare(arguments: argparse.Namespace) -> int:
     from rush.bare import run
 
@@ -189,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--as", dest="child", help=argparse.SUPPRESS)
 
-    work = add("work", _work, "run workers in one process: recovery, relay, expiry, publisher, auditor")
+    work = add("work", _work, "run workers in one process: all, or those that are named")
     work.add_argument("names", nargs="*", metavar="NAME", help="which ones; all when none is named")
     work.add_argument("--metrics-port", type=_port, help="serve /metrics on this port; nothing without it")
     work.add_argument("--as", dest="child", help=argparse.SUPPRESS)
@@ -216,6 +222,11 @@ def _parser() -> argparse.ArgumentParser:
         ("audit", _audit, "check a running system: oversold, lost, counted twice?"),
         ("load", _load, "the ticket rush: load it, audit it, say the verdict"),
         ("bench", _bench, "how many reservations a second the whole stack carries, and what each one costs"),
+        (
+            "verify-lottery",
+            _verify_lottery,
+            "compute the draw of a waiting room again, from public data alone",
+        ),
     ):
         add(name, run, text, add_help=False).add_argument("rest", nargs=argparse.REMAINDER)
     return parser
@@ -225,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. 2 for a wrong command line or a wrong setting."""
     words = list(sys.argv[1:] if argv is None else argv)
     # argparse keeps options that stand first out of REMAINDER, so what these get is cut off by hand.
-    rest = words[1:] if words[:1] in (["audit"], ["load"], ["bench"]) else None
+    rest = words[1:] if words[:1] in (["audit"], ["load"], ["bench"], ["verify-lottery"]) else None
     arguments = _parser().parse_args(words[:1] if rest is not None else words)
     arguments.rest = rest
     run: Command = arguments.run

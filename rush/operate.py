@@ -13,7 +13,7 @@ SAY_INTERVAL_S = 1.0
 INTERRUPTED = 130
 
 
-class _Progress:
+class Progress:
     """One line that is written over on a terminal, and a line now and then elsewhere."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ async def _rebuild(operator: Operator, event: str) -> str:
     return f"{done.title}: {done.bookings:,} bookings, epoch {done.epoch}, {done.seconds:.1f} s"
 
 
-async def _run(command: str, event: str | None, wait_s: float, progress: _Progress) -> str:
+async def _run(command: str, event: str | None, wait_s: float, progress: Progress) -> str:
     settings = load_running_settings()
     failpoints.arm(settings.failpoint)
     stores = await open_stores(settings, command)
@@ -80,7 +80,7 @@ async def _run(command: str, event: str | None, wait_s: float, progress: _Progre
 
 def run(command: str, event: str | None, *, is_meant: bool = True, wait_s: float = 0.0) -> int:
     """One of the three commands; its exit status: 0 done, 1 not done, 130 interrupted."""
-    progress = _Progress()
+    progress = Progress()
     try:
         what = f"The sale of {event}" if event else "Every sale"
         if not is_meant and not _is_meant(f"{what} will answer 503 until `rush unfence`."):

@@ -105,6 +105,15 @@ class QueueSigner:
         return _signature(self._pass_hash, content)
 
 
+def claims_of(text: str) -> Ticket | None:
+    """What a ticket says, believed as it is: for who has it and no secret. None for what is none."""
+    raw = _bytes(text, TICKET_CHARACTERS)
+    if raw is None:
+        return None
+    _, place, user, number = _TICKET.unpack(raw[: _TICKET.size])
+    return Ticket(CellId(place >> 16, place & 0xFFFF), user, number)
+
+
 def _keyed(secret: str, label: bytes) -> "hashlib.blake2b":
     key = hmac.digest(secret.encode(), label, "sha256")
     return hashlib.blake2b(key=key[:_KEY_BYTES], digest_size=SIGNATURE_BYTES)

@@ -263,6 +263,6 @@ def sql_of_this_project(file: str, name: str) -> str | None:
 
 def this_program() -> Program:
     """gateway, workers and engine as they are."""
-    paths = [path for package in PACKAGES for path in sorted((ROOT / package).glob("*.py"))]
+    paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
     modules = [Module(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")) for path in paths]
     return Program(modules, sql_of_this_project)

@@ -276,7 +276,7 @@ def test_every_fail_point_stands_in_the_table() -> None:
     calls = [
         name
         for path in ("engine", "gateway", "workers")
-        for file in (ROOT / path).glob("*.py")
+        for file in (ROOT / path).rglob("*.py")
         for name in re.findall(r"^\s*failpoint\(\"(.*)\"\)", file.read_text(), flags=re.M)
     ]
     assert sorted(calls) == [point.name for point in points]
@@ -295,5 +295,5 @@ def test_nothing_that_runs_calls_what_is_for_setting_up() -> None:
     for name in effects.NOT_OF_A_PROCESS:
         method = name.rpartition(".")[2]
         for path in ("gateway", "workers"):
-            for file in (ROOT / path).glob("*.py"):
+            for file in (ROOT / path).rglob("*.py"):
                 assert f".{method}(" not in file.read_text(), file

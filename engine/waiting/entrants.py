@@ -1,0 +1,128 @@
+"""What Postgres has of a lottery: its row, its entrants as leaves of the tree, and proofs of inclusion.
+
+Leaf `number - 1` is the pseudonym of whoever had the number at the freeze, and WITHDRAWN where nobody had it:
+they had left, or Redis had lost its end and the number was never heard of again.
+"""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from engine.errors import InvalidState, NotFound
+from engine.ids import CellId
+from engine.sql import load_queries
+from engine.stores import Connection, Stores
+from engine.times import to_ms
+from engine.waiting.lottery import CHUNK_LEAVES, WITHDRAWN, permutation, proof_of, pseudonym
+
+queries = load_queries("lottery")
+
+PAGE_LEAVES = 8 * CHUNK_LEAVES
+"""So many entrants are read in one go."""
+
+
+class Lottery(msgspec.Struct, frozen=True, kw_only=True):
+    """A lottery as it stands."""
+
+    event_id: UUID
+    cell_id: CellId
+    commitment: bytes
+    seed: bytes
+    """A secret until the key is there."""
+    public_round: str | None
+    randomness: bytes | None
+    signature: bytes | None
+    entrants: int | None
+    """The numbers given before the freeze; None before it."""
+    frozen_at_ms: int | None
+    root: bytes | None
+    key: bytes | None
+    drawn_at_ms: int | None
+
+    def place_of(self, number: int) -> int | None:
+        """The place that this number drew, None before the draw."""
+        if self.key is None or self.entrants is None:
+            return None
+        return permutation(self.key, self.entrants).place_of(number)
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """That a number takes part: the way from its leaf to the root."""
+
+    number: int
+    leaf: bytes
+    path: list[bytes]
+    lottery: Lottery
+
+
+def lottery_from(cell_id: CellId, row: asyncpg.Record) -> Lottery:
+    """The lottery of a row."""
+    return Lottery(
+        event_id=row["event_id"],
+        cell_id=cell_id,
+        commitment=row["commitment"],
+        seed=row["seed"],
+        public_round=row["public_round"],
+        randomness=row["randomness"],
+        signature=row["signature"],
+        entrants=row["entrants"],
+        frozen_at_ms=_ms(row["frozen_at"]),
+        root=row["root"],
+        key=row["key"],
+        drawn_at_ms=_ms(row["drawn_at"]),
+    )
+
+
+def _ms(moment: datetime | None) -> int | None:
+    return None if moment is None else to_ms(moment)
+
+
+async def find_lottery(connection: asyncpg.Pool | Connection, cell_id: CellId) -> Lottery:
+    """The lottery of a cell; raises NotFound where there is none."""
+    row = await queries.find_lottery(connection, event_ref=cell_id.event_ref, cell=cell_id.cell)
+    if row is None:
+        raise NotFound("This event draws no lottery")
+    return lottery_from(cell_id, row)
+
+
+async def leaf_pages(stores: Stores, lottery: Lottery) -> AsyncIterator[list[bytes]]:
+    """All leaves in the order of their numbers, a page at a time."""
+    for first in range(1, (lottery.entrants or 0) + 1, PAGE_LEAVES):
+        yield await leaves_between(stores, lottery, first, first + PAGE_LEAVES - 1)
+
+
+async def leaves_between(stores: Stores, lottery: Lottery, first: int, last: int) -> list[bytes]:
+    """The leaves of the numbers from `first` to `last`, or to the last one that there is."""
+    last = min(last, lottery.entrants or 0)
+    leaves = [WITHDRAWN] * (last - first + 1)
+    event_ref, cell = lottery.cell_id
+    async for row in queries.entrants_between(
+        stores.pool, event_ref=event_ref, cell=cell, first=first, last=last
+    ):
+        leaves[row["number"] - first] = pseudonym(lottery.event_id, row["user_id"])
+    return leaves
+
+
+async def prove(stores: Stores, cell_id: CellId, number: int, user_id: UUID) -> Proof:
+    """That this person takes part with this number: reads one chunk of entrants and the roots of all.
+
+    Raises NotFound where they do not (they joined after it, or had left before), InvalidState before the root
+    is there.
+    """
+    lottery = await find_lottery(stores.pool, cell_id)
+    if lottery.root is None or lottery.entrants is None:
+        raise InvalidState("The entrants are not frozen yet", details={"status": "registered"})
+    leaf = pseudonym(lottery.event_id, user_id)
+    index = number - 1
+    if not 0 <= index < lottery.entrants:
+        raise NotFound("Who joined after the freeze took no part in the draw")
+    first = index - index % CHUNK_LEAVES + 1
+    chunk = await leaves_between(stores, lottery, first, first + CHUNK_LEAVES - 1)
+    if chunk[index % CHUNK_LEAVES] != leaf:
+        raise NotFound("Who had left before the freeze took no part in the draw")
+    event_ref, cell = cell_id
+    roots = [row["root"] async for row in queries.chunk_roots(stores.pool, event_ref=event_ref, cell=cell)]
+    return Proof(number, leaf, proof_of(chunk, roots, index), lottery)
