@@ -54,6 +54,20 @@ METRICS = (
         "the auditor could look at all cells",
         "mostrecent",
     ),
+    Metric("queue_admitted_total", "counter", (), "the admission worker let somebody in"),
+    Metric(
+        "queue_waiting_people", "gauge", (), "places that are not served yet, in all queues", "mostrecent"
+    ),
+    Metric(
+        "queue_passes_out", "gauge", (), "passes out, with the slots kept for those just served", "mostrecent"
+    ),
+    Metric(
+        "admission_last_success_timestamp_seconds",
+        "gauge",
+        (),
+        "the admission worker could move a queue",
+        "mostrecent",
+    ),
     Metric("outbox_deleted_total", "counter", (), "a domain event left the outbox"),
 )
 

@@ -12,7 +12,7 @@ import uvloop
 from engine import failpoints
 from engine.settings import Settings
 from engine.stores import Stores, open_stores
-from workers import auditor, expiry, publisher, recovery, relay
+from workers import admission, auditor, expiry, publisher, recovery, relay
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,7 @@ WORKERS: dict[str, Worker] = {
     "recovery": recovery.run,
     "relay": relay.run,
     "expiry": expiry.run,
+    "admission": admission.run,
     "publisher": publisher.run,
     "auditor": auditor.run,
 }

@@ -72,6 +72,7 @@ SQL_EFFECT = re.compile(
 
 OBJECTS = {
     "accounts": "Accounts",
+    "admission": "Admission",
     "auditor": "Auditor",
     "bookings": "Bookings",
     "builder": "CellBuilder",

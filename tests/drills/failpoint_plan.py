@@ -21,6 +21,7 @@ class Job(NamedTuple):
 
 LANES: dict[str, tuple[str, str, int]] = {
     "accounts": ("accounts", "account", 1),
+    "admission": ("sweeping", "admission", 3),
     "bookings": ("gateway", "load", 3),
     "catalogue": ("sales", "sale", 1),
     "catalogue_children": ("drafts", "draft", 2),
