@@ -147,6 +147,12 @@ def _verify_lottery(arguments: argparse.Namespace) -> int:
     return verify(arguments.rest)
 
 
+def _simulate(arguments: argparse.Namespace) -> int:
+    from rush.simulate import main as simulate
+
+    return int(simulate(arguments.rest))
+
+
 def _bare(arguments: argparse.Namespace) -> int:
     from rush.bare import run
 
@@ -221,6 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, text in (
         ("audit", _audit, "check a running system: oversold, lost, counted twice?"),
         ("load", _load, "the ticket rush: load it, audit it, say the verdict"),
+        ("simulate", _simulate, "plan a sale with a waiting room: a made-up crowd under a simulated clock"),
         ("bench", _bench, "how many reservations a second the whole stack carries, and what each one costs"),
         (
             "verify-lottery",
@@ -236,7 +243,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. 2 for a wrong command line or a wrong setting."""
     words = list(sys.argv[1:] if argv is None else argv)
     # argparse keeps options that stand first out of REMAINDER, so what these get is cut off by hand.
-    rest = words[1:] if words[:1] in (["audit"], ["load"], ["bench"], ["verify-lottery"]) else None
+    takes_rest = {"audit", "load", "simulate", "bench", "verify-lottery"}
+    rest = words[1:] if words and words[0] in takes_rest else None
     arguments = _parser().parse_args(words[:1] if rest is not None else words)
     arguments.rest = rest
     run: Command = arguments.run
