@@ -11,12 +11,16 @@ Outlook = Literal["likely", "uncertain", "unlikely"]
 
 WINDOW_MS = 60_000
 """The rate is that of the last minute."""
-SPAN_MIN_MS = 10_000
+SPAN_MIN_MS = 30_000
 """So long a queue must have moved before what was measured counts alone."""
-PEOPLE_MIN = 5
-"""A queue from which fewer people than these should have been let in by now has not been measured yet."""
 TURNAROUND_S = 60.0
 """How long a pass, with the slot that was kept for it, is usually out: to see it, to claim it, to choose."""
+UNUSED_SHARE = 0.15
+"""Of the people let in, so many usually take no seats."""
+FIRST_SHARE = 0.95
+RATE_SPAN_MIN_MS = 10_000
+PEOPLE_MIN = 5
+"""A queue from which fewer people than these should have been let in by now has not been measured yet."""
 WAIT_MAX_S = 86_400
 
 PRIOR_PEOPLE = 40
@@ -81,7 +85,7 @@ def admission_rate(
     people = last_people - first_people
     if people < PEOPLE_MIN and expected_per_s * span_ms < PEOPLE_MIN * 1000:
         return expected_per_s
-    missing_ms = max(SPAN_MIN_MS - span_ms, 0)
+    missing_ms = max(RATE_SPAN_MIN_MS - span_ms, 0)
     measured = (people * 1000 + expected_per_s * missing_ms) / (span_ms + missing_ms)
     return min(measured, configured_per_s)
 
@@ -95,6 +99,65 @@ def estimated_wait_s(ahead: int, rate: float, sale_starts_in_s: float) -> int:
     if ahead + 1 > rate * WAIT_MAX_S:
         return WAIT_MAX_S
     return min(round(starts_in_s + (ahead + 1) / rate), WAIT_MAX_S)
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """How fast a queue moves."""
+
+    at_once: int
+    """People who may come as fast as is configured: so many passes are free, and so many seats left."""
+    at_once_per_s: float
+    then_per_s: float
+    """Those behind them come as passes come back."""
+
+
+def pace(
+    moves: list[tuple[int, int]], now_ms: int, configured_per_s: float, passes_max: int, stock: Stock
+) -> Pace:
+    """How fast people are going to be let in, from what was seen in the last minute.
+
+    `moves` are (time in ms, people let in until then since the queue began), oldest first. `passes_max` and
+    the stock let the first people in as fast as is configured, and later ones only as passes come back: what
+    is measured of the first says nothing of the others, and is left out.
+    """
+    seats = stock.available + stock.reserved * stock.return_permille / 1000
+    seats_people = seats * 1000 / stock.basket_milli
+    limit = min(passes_max, seats_people)
+    usual_per_s = limit / TURNAROUND_S
+    if seats_people < passes_max:
+        # A pass that became a booking has taken its seats with it.
+        usual_per_s *= UNUSED_SHARE
+    usual_per_s = min(usual_per_s, configured_per_s)
+    first_people = min(passes_max, (stock.available + stock.units) * 1000 / stock.basket_milli)
+    later = [
+        move for move in moves if move[0] >= now_ms - WINDOW_MS and move[1] >= FIRST_SHARE * first_people
+    ]
+    then_per_s = usual_per_s
+    if later:
+        span_ms = max(now_ms - later[0][0], 1)
+        people = later[-1][1] - later[0][1]
+        missing_ms = max(SPAN_MIN_MS - span_ms, 0)
+        then_per_s = (people * 1000 + usual_per_s * missing_ms) / (span_ms + missing_ms)
+    elif stock.admitted >= first_people:
+        then_per_s = 0.0 if not moves else 1000 / max(now_ms - moves[-1][0], 1)
+    return Pace(
+        at_once=max(int(limit) - stock.out, 0),
+        at_once_per_s=configured_per_s,
+        then_per_s=min(then_per_s, configured_per_s),
+    )
+
+
+def expected_wait_s(ahead: int, pace: Pace, sale_starts_in_s: float) -> int:
+    """Seconds until somebody with so many people ahead is let in; a day at most.
+
+    Nobody is let in before the sale begins; `sale_starts_in_s` is 0 where it has begun.
+    """
+    at_once = min(ahead + 1, pace.at_once)
+    then = ahead + 1 - at_once
+    if then > pace.then_per_s * WAIT_MAX_S:
+        return WAIT_MAX_S
+    wait_s = max(sale_starts_in_s, 0.0) + at_once / pace.at_once_per_s
+    return min(round(wait_s + (then / pace.then_per_s if then else 0.0)), WAIT_MAX_S)
 
 
 def outlook(ahead: int, stock: Stock) -> Outlook:

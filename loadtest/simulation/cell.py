@@ -25,7 +25,7 @@ CLOCK = "simulated_now_ms"
 START_MS = 1_800_000_000_000
 """When every simulation begins: a time of its own, so that the same seed gives the same numbers."""
 LEDGER_MAX = 1_000_000_000
-TOKEN = "1-simulated"
+BUILD = "1-simulated"
 
 Handler = Callable[[Any], None]
 
@@ -59,7 +59,8 @@ class SimulatedCell:
         self.keys = CellKeys(self.cell_id)
         self.show = str(ids.make_id(*self.cell_id, 1))
         self.zones = {
-            zone.name: str(ids.make_id(*self.cell_id, 2 + number)) for number, zone in enumerate(profile.zones)
+            zone.name: str(ids.make_id(*self.cell_id, 2 + number))
+            for number, zone in enumerate(profile.zones)
         }
         self.zone_keys = [self.keys.zone(zone) for zone in self.zones.values()]
         self._bookings = 0
@@ -105,17 +106,17 @@ class SimulatedCell:
         ]
         keys = self.keys
         self._client.set(CLOCK, START_MS)
-        self.ask("build_begin", [keys.sale, keys.build], [TOKEN], _must_be_ok)
+        self.ask("build_begin", [keys.sale, keys.build], [BUILD], _must_be_ok)
         self.ask(
             "build_queue",
             [keys.build, keys.queue, keys.passes, keys.spent, keys.waves, keys.gone],
-            [TOKEN, json.dumps({"tail": 0, "serving": 0}), "[]", "[]", "[]", ""],
+            [BUILD, json.dumps({"tail": 0, "serving": 0}), "[]", "[]", "[]", ""],
             _must_be_ok,
         )
         self.ask(
             "build_open",
             [keys.build, keys.sale, keys.ledger, *self.zone_keys],
-            [TOKEN, json.dumps(sale), *map(json.dumps, zones)],
+            [BUILD, json.dumps(sale), *map(json.dumps, zones)],
             _must_be_ok,
         )
         self.send()
@@ -143,7 +144,7 @@ class SimulatedCell:
         calls, self._calls = self._calls, []
         with self._client.pipeline(transaction=False) as pipeline:
             for call in calls:
-                pipeline.execute_command(*call.words)
+                pipeline.execute_command(*call.words)  # type: ignore[no-untyped-call]
             replies = pipeline.execute()
         for call, reply in zip(calls, replies, strict=True):
             call.handler(reply)

@@ -105,7 +105,9 @@ class Deeds:
                 elif status == Status.OK:
                     self._begin_waiting(person, number)
 
-        self._cell.ask("join", [keys.sale, keys.queue, keys.places, keys.gone, keys.ledger], arguments, joined)
+        self._cell.ask(
+            "join", [keys.sale, keys.queue, keys.places, keys.gone, keys.ledger], arguments, joined
+        )
 
     def _begin_waiting(self, person: int, number: int) -> None:
         crowd, plan = self._crowd, self._plan

@@ -1,5 +1,5 @@
-"""Reads the ledger of a simulated sale from the outside, and counts for itself: who has joined, who was let in,
-which passes are out, what is left. It trusts nothing that a script says of these."""
+"""Reads the ledger of a simulated sale from the outside, and counts for itself: who has joined, who was let
+in, which passes are out, what is left. It trusts nothing that a script says of these."""
 
 import heapq
 from bisect import bisect_left
@@ -168,7 +168,7 @@ class Observer:
         self.reserved += seats
 
     def _confirm(self, entry: list[Any]) -> None:
-        seats = sum(item[1] for item in entry[5])
+        seats = sum(item[1] for item in entry[6])
         self.reserved -= seats
         self.confirmed += seats
 

@@ -1,6 +1,7 @@
 """The command line of `rush simulate`, and the sale and the crowd that it means."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -122,18 +123,20 @@ def parser() -> argparse.ArgumentParser:
     )
     usual = Plan()
 
-    def add(group: argparse._ArgumentGroup, name: str, kind: object, text: str, field: str = "") -> None:
+    def add(
+        group: argparse._ArgumentGroup, name: str, kind: Callable[[str], float], text: str, field: str = ""
+    ) -> None:
         field = field or name[2:].replace("-", "_")
-        group.add_argument(
-            name, type=kind, default=getattr(usual, field), help=text, dest=field, metavar="N"
-        )  # type: ignore[call-overload]
+        group.add_argument(name, type=kind, default=getattr(usual, field), help=text, dest=field, metavar="N")
 
     sale = made.add_argument_group("the sale")
     add(sale, "--people", _count, "how many come")
     add(sale, "--seats", _count, "how many seats there are")
     sale.add_argument("--mode", choices=("open", "lottery"), default=usual.mode, help="of the waiting room")
     sale.add_argument("--profile", choices=NAMES, default=usual.profile, help="what people buy")
-    add(sale, "--arrive", _seconds, "seconds in which everybody comes, from the room's opening on", "arrive_s")
+    add(
+        sale, "--arrive", _seconds, "seconds in which everybody comes, from the room's opening on", "arrive_s"
+    )
     add(sale, "--opens-before", _seconds, "seconds from there to the sale", "opens_before_s")
     add(sale, "--rate", _positive, "people let in a second, at most", "admissions_per_second")
     add(sale, "--passes-max", _count, "passes out at once, at most")

@@ -36,7 +36,7 @@ def draw(result: Result, path: Path) -> None:
         labels=("sold", "held", "left"),
         colors=(COLOURS[3], COLOURS[2], "0.88"),
     )
-    stock.legend(loc="center right", frameon=False, fontsize=9)
+    stock.legend(loc="center left", frameon=False, fontsize=9)
     waited = [
         (minute, point.waited_s / 60)
         for minute, point in zip(minutes, points, strict=True)
@@ -52,8 +52,8 @@ def draw(result: Result, path: Path) -> None:
         _tidy(axes, label)
     wait.set_xlabel("minutes since the sale began")
     figure.suptitle(
-        f"{plan.people:,} people, {plan.seats:,} seats, {plan.admissions_per_second:g} let in a second at most "
-        f"(waiting room {plan.mode}, seed {plan.seed}; simulated)",
+        f"{plan.people:,} people, {plan.seats:,} seats, {plan.admissions_per_second:g} let in a second "
+        f"at most (waiting room {plan.mode}, seed {plan.seed}; simulated)",
         fontsize=12,
     )
     figure.savefig(path, dpi=DOTS_PER_INCH)

@@ -11,7 +11,7 @@ from loadtest.simulation.options import Plan
 from loadtest.simulation.witnesses import Witness, is_near
 
 NEAR_MIN, VAIN_MAX, EARLY_MIN = 0.9, 0.05, 0.8
-"""What the waiting room promises: so many estimates near, so few told `unlikely` in error, so many told early."""
+"""What the waiting room promises: so many estimates near, so few told `unlikely` in error, so many early."""
 FEW = 20
 """Of fewer people than these a share says nothing."""
 
@@ -178,7 +178,11 @@ def _duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
-    return f"{whole // 60} min {whole % 60:02} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return (
+        f"{whole // 60} min {whole % 60:02} s"
+        if whole < 3600
+        else f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    )
 
 
 def render(result: Result, problems: Sequence[str] = ()) -> str:

@@ -20,7 +20,7 @@ from loadtest.simulation.observer import Observer
 from loadtest.simulation.options import TICK_MS, Plan
 from loadtest.simulation.places import Places
 from loadtest.simulation.result import Point, Result, judge
-from loadtest.simulation.witnesses import View, Witness, answer, rate_of
+from loadtest.simulation.witnesses import View, Witness, answer, pace_of
 
 LAPSE_MAX, PEOPLE_MAX = 200, 5_000
 """As workers/admission.py has them."""
@@ -28,6 +28,8 @@ EXPIRE_MAX = 500
 UNLIKELY_EVERY_S = 5
 UNLIKELY_LEAVE_S = (60.0, 600.0)
 """Who gives up on being told, does so within this time."""
+SOLD_SHARE = 0.999
+"""The last few seats come back and go again for hours."""
 POINTS_MAX = 600
 PROGRESS_S = 2.0
 
@@ -104,7 +106,7 @@ class Simulation:
     def _is_over(self) -> bool:
         if self.deeds.now_s < self._plan.sale_starts_s or self.deeds.arrived < self._plan.people:
             return False
-        is_sold_out = self.observer.available + self.observer.reserved == 0
+        is_sold_out = self.observer.confirmed >= SOLD_SHARE * self._plan.seats
         is_empty = self._waiting() == 0 and self._out == 0 and self.observer.reserved == 0
         return is_sold_out or is_empty
 
@@ -178,7 +180,10 @@ class Simulation:
         count = self._client.bitcount(keys.gone)
         self._permutation = permutation
         self.cell.ask(
-            "draw", [keys.sale, keys.queue, keys.gone, keys.ledger], [key.hex(), count, bytes(gone)], _must_be_ok
+            "draw",
+            [keys.sale, keys.queue, keys.gone, keys.ledger],
+            [key.hex(), count, bytes(gone)],
+            _must_be_ok,
         )
         self.cell.send()
 
@@ -232,7 +237,11 @@ class Simulation:
             self.deeds.later(UNLIKELY_EVERY_S, self._poll, number)
             return
         told, pause_s = answer(
-            self._view, rate_of(self._plan, self._view), self._ahead(place), self.deeds.now_s, self._rng.random()
+            self._view,
+            pace_of(self._plan, self._view),
+            self._ahead(place),
+            self.deeds.now_s,
+            self._rng.random(),
         )
         witness.hear(told)
         self.deeds.later(pause_s, self._poll, number)
@@ -282,4 +291,3 @@ def _must_be_ok(reply: list[Any]) -> None:
 def _clock(seconds: float) -> str:
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
-

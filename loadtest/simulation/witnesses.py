@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 from engine.waiting.estimate import (
     Outlook,
+    Pace,
     Stock,
-    admission_rate,
-    estimated_wait_s,
+    expected_wait_s,
     outlook,
+    pace,
     poll_after_ms,
 )
 from loadtest.simulation.options import Plan
@@ -59,14 +60,14 @@ class Witness:
         return before
 
 
-def rate_of(plan: Plan, view: View) -> float:
-    """People let in a second, as a gateway reckons it."""
-    return admission_rate(view.moves, view.now_ms, plan.admissions_per_second, plan.passes_max)
+def pace_of(plan: Plan, view: View) -> Pace:
+    """How fast the queue moves, as a gateway reckons it."""
+    return pace(view.moves, view.now_ms, plan.admissions_per_second, plan.passes_max, view.stock)
 
 
-def answer(view: View, rate: float, ahead: int, at_s: float, random: float) -> tuple[Told, float]:
+def answer(view: View, queue_pace: Pace, ahead: int, at_s: float, random: float) -> tuple[Told, float]:
     """What somebody with so many people ahead is told, and the seconds until they ask again."""
-    wait_s = estimated_wait_s(ahead, rate, view.sale_starts_in_s)
+    wait_s = expected_wait_s(ahead, queue_pace, view.sale_starts_in_s)
     told = Told(at_s, wait_s, outlook(ahead, view.stock))
     return told, poll_after_ms(ahead, wait_s, random) / 1000
 

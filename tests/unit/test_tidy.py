@@ -18,7 +18,9 @@ LINES_MAX = 400
 TEST_LINES_MAX = 500
 """Tables of cases are long, and read line by line."""
 KEY = re.compile(r"rush:[^\s]")
-MAY_LOAD_SCRIPTS = re.compile(r"engine/(lift|rebuild|recovery\w*)\.py|workers/recovery\.py")
+MAY_LOAD_SCRIPTS = re.compile(
+    r"engine/(lift|rebuild|recovery\w*)\.py|workers/recovery\.py|loadtest/simulation/cell\.py"
+)
 
 Rule = Callable[[str, str], list[str]]
 
