@@ -2,17 +2,20 @@
 
 from uuid import UUID
 
+import msgspec
+
 from engine.catalogue_edit import CatalogueEditor, lock_own_event, queries
 from engine.catalogue_forms import EventChange, NewEvent, NewShow, NewZone, ShowChange, ZoneChange
-from engine.catalogue_model import Action, Event, Show, Zone, next_status
+from engine.catalogue_model import ON_SALE, Action, Event, Show, Zone, next_status
 from engine.catalogue_read import CatalogueReader
 from engine.cells import publish_cell, wait_until_open
 from engine.edits import Edits, Intent, SaleEdit
-from engine.errors import InvalidState
+from engine.errors import InvalidState, NotFound
 from engine.failpoints import failpoint
 from engine.inventory import Inventory
 from engine.stores import Stores
 from engine.tokens import Claims
+from engine.waiting.settings import room_text, stored_room
 
 OPEN_TIMEOUT_MS = 5_000
 
@@ -85,6 +88,34 @@ class Catalogue:
     async def resume(self, actor: Claims, event_id: UUID) -> Event:
         """Take reservations again; raises NotFound or InvalidState."""
         return await self._switch(actor, event_id, "resume")
+
+    async def pause_queue(self, actor: Claims, event_id: UUID) -> Event:
+        """Let nobody in for now; raises NotFound, also where there is no waiting room, or InvalidState."""
+        return await self._switch_queue(actor, event_id, is_paused=True)
+
+    async def resume_queue(self, actor: Claims, event_id: UUID) -> Event:
+        """Let people in again; raises what `pause_queue` does."""
+        return await self._switch_queue(actor, event_id, is_paused=False)
+
+    async def _switch_queue(self, actor: Claims, event_id: UUID, *, is_paused: bool) -> Event:
+        async with self._stores.pool.acquire() as connection, connection.transaction():
+            row = await lock_own_event(connection, actor, event_id)
+            room = stored_room(row["waiting_room"])
+            if room is None:
+                raise NotFound("This event has no waiting room")
+            if row["status"] not in ON_SALE:
+                raise InvalidState("Its queue is not open", details={"status": row["status"]})
+            if room.is_paused != is_paused:
+                after = msgspec.structs.replace(room, is_paused=is_paused)
+                await queries.update_waiting_room(
+                    connection, waiting_room=room_text(after), event_id=event_id
+                )
+                failpoint("catalogue.after_queue_switch_row")
+                intent = Intent(sale=SaleEdit(queue_paused=int(is_paused)))
+                await self._edits.record(connection, event_id, intent, actor.sub)
+        failpoint("catalogue.after_queue_switch")
+        await self._editor.settle(event_id, row["status"])
+        return await self.read.find_own(actor, event_id)
 
     async def _switch(self, actor: Claims, event_id: UUID, action: Action) -> Event:
         async with self._stores.pool.acquire() as connection, connection.transaction():

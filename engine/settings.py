@@ -62,6 +62,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: str = ""
     """Comma-separated addresses whose X-Forwarded-For is believed."""
 
+    queue_streams_max: int = 5_000
+    """People who watch their place by server-sent events, in one gateway process; the others poll."""
+
     ledger_entries_max: int = 5_000_000
     """A longer ledger refuses new reservations."""
     ledger_trim_lag_s: int = 120

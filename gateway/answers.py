@@ -17,6 +17,7 @@ from engine.ledger import Item
 from engine.money import from_minor
 from engine.times import to_ms
 from engine.waiting.settings import StoredRoom
+from engine.waiting.state import QueueState
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Money = Annotated[str, Meta(description="decimal string with the currency's decimals")]
@@ -195,6 +196,42 @@ class EventAnswer(msgspec.Struct):
             shows=[ShowAnswer.of(show, event.currency) for show in event.shows],
             created_at=rfc3339(event.created_at_ms),
         )
+
+
+class QueueStateAnswer(msgspec.Struct):
+    """How somebody stands in a queue. `place` and `ahead` are null before the draw, the estimate where there
+    is nothing to wait for; `opens_at` is from when people are let in."""
+
+    ticket: str
+    status: Literal["registered", "waiting", "served", "admitted", "paused", "sold_out", "closed"]
+    place: int | None
+    ahead: int | None
+    estimated_wait_seconds: int | None
+    outlook: Literal["likely", "uncertain", "unlikely"] | None
+    opens_at: Time | None
+    poll_after_ms: int
+
+    @classmethod
+    def of(cls, state: QueueState) -> "QueueStateAnswer":
+        """The state as it is shown."""
+        opens_at = rfc3339(state.opens_at_ms) if state.opens_at_ms else None
+        return cls(
+            state.ticket,
+            state.status,
+            state.place,
+            state.ahead,
+            state.estimated_wait_seconds,
+            state.outlook,
+            opens_at,
+            state.poll_after_ms,
+        )
+
+
+class PassAnswer(msgspec.Struct):
+    """A pass: sent as `X-Queue-Pass` with a reservation until it runs out."""
+
+    queue_pass: str = msgspec.field(name="pass")
+    expires_at: Time
 
 
 class CategoryAnswer(msgspec.Struct):

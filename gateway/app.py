@@ -14,6 +14,7 @@ from gateway.endpoint import Endpoint, NotFoundEndpoint
 from gateway.hot import HotRoute
 from gateway.limits import PublicReads
 from gateway.operation import Operation
+from gateway.queue import JoinEndpoint, StatusEndpoint
 from gateway.reserve import ReserveEndpoint
 from gateway.routes import OPERATIONS
 from gateway.services import Gateway, Services, open_services
@@ -27,6 +28,9 @@ class Application(Starlette):
 
     hot: dict[bytes, HotRoute]
     """Where gateway/protocol.py hands the requests of hot routes, by their URL."""
+
+    end_streams: Callable[[], None]
+    """Called when the server stops, before it waits for what is being answered: streams go on for ever."""
 
     def build_middleware_stack(self) -> ASGIApp:
         """The router itself."""
@@ -43,9 +47,10 @@ def create_app(settings: Settings, opener: ServicesOpener = open_services) -> Ap
             gateway.services = services
             yield
 
-    hot = [ReserveEndpoint(gateway)]
+    hot = [ReserveEndpoint(gateway), JoinEndpoint(gateway), StatusEndpoint(gateway)]
     app = Application(routes=_routes(gateway, hot), lifespan=lifespan)
     app.hot = {route.url: route for route in hot}
+    app.end_streams = gateway.end_streams
     app.router.redirect_slashes = False
     app.router.default = NotFoundEndpoint()
     return app

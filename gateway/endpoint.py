@@ -9,7 +9,8 @@ from starlette.types import Receive, Scope, Send
 
 from engine.errors import Forbidden, NotFound, RushError
 from engine.tokens import Claims
-from gateway import limits
+from engine.waiting.rooms import check_owner
+from gateway import limits, tickets
 from gateway.addresses import ClientAddresses
 from gateway.answers import encoder
 from gateway.decode import Nothing, decode_body, decode_id, decode_id_or_slug, decode_query
@@ -50,6 +51,10 @@ class Endpoint:
         try:
             operation = self._operation(method)
             reply = await self._answer(operation, method, head, scope, receive)
+            if reply.stream is not None:
+                metrics.request_count(method, self._path, 200).inc()
+                await reply.stream(scope, receive, send, head.request_id)
+                return
             if reply.page is not None:
                 await send_page(send, head.request_id, reply.page)
                 status = 200
@@ -77,6 +82,11 @@ class Endpoint:
         """Size, token, role, form, and then what the handler finds: existence and state."""
         body = await read_body(head, receive, self._gateway.settings.body_bytes_max)
         claims = await self._authorize(operation, head)
+        ticket = None
+        if operation.auth in ("ticket", "user and ticket"):
+            ticket = tickets.shown(self._gateway.services.rooms.signer, head, scope["query_string"])
+            if claims is not None:
+                check_owner(ticket.ticket, claims.sub)
         address = self._addresses.of(scope, head)
         if operation.auth == "none" and operation.path.startswith("/api/") and method in ("GET", "HEAD"):
             self._public_reads.check(address)
@@ -84,6 +94,8 @@ class Endpoint:
         call = Call(
             services=self._gateway.services,
             claims=claims,
+            ticket=ticket,
+            head=head,
             address=address,
             path_text=path_text,
             path_id=path_id,
@@ -96,7 +108,7 @@ class Endpoint:
         return await operation.handler(call)
 
     async def _authorize(self, operation: Operation, head: Head) -> Claims | None:
-        if operation.auth == "none":
+        if operation.auth in ("none", "ticket"):
             return None
         services = self._gateway.services
         claims = services.signer.verify(head.token())

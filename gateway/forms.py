@@ -61,6 +61,18 @@ class Reserve(msgspec.Struct, forbid_unknown_fields=True):
     quantity: Quantity | UnsetType = UNSET
 
 
+class Join(msgspec.Struct, forbid_unknown_fields=True):
+    """Whose queue to join."""
+
+    event_id: UUID
+
+
+class TicketQuery(msgspec.Struct):
+    """For clients that cannot send a header of their own."""
+
+    ticket: Annotated[str, Meta(description="instead of the header X-Queue-Ticket")] | None = None
+
+
 class PageQuery(msgspec.Struct):
     """Which page of a list."""
 

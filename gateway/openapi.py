@@ -16,6 +16,8 @@ _STATUS_OF = {
     "UNAUTHORIZED": 401,
     "PAYMENT_REQUIRED": 402,
     "FORBIDDEN": 403,
+    "QUEUE_PASS_INVALID": 403,
+    "QUEUE_PASS_REQUIRED": 403,
     "NOT_FOUND": 404,
     "CONFLICT": 409,
     "INSUFFICIENT_STOCK": 409,
@@ -52,19 +54,18 @@ _PATH_IDS: dict[str, dict[str, Any]] = {
     "uuid or slug": {"type": "string", "maxLength": 100},
     "file": {"type": "string"},
 }
-_IDEMPOTENCY_KEYS = [
-    {
-        "name": name,
-        "in": "header",
-        "required": False,
-        "description": description,
-        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
-    }
-    for name, description in (
-        ("Idempotency-Key", "The same key and the same request: the first answer again"),
-        ("X-Idempotency-Key", "Another name of it"),
+_KEY = {"type": "string", "pattern": "^[!-~]{1,255}$"}
+_TEXT = {"type": "string"}
+_HEADERS = {
+    name: {"name": name, "in": "header", "required": False, "description": description, "schema": schema}
+    for name, description, schema in (
+        ("Idempotency-Key", "The same key and the same request: the first answer again", _KEY),
+        ("X-Idempotency-Key", "Another name of it", _KEY),
+        ("X-Queue-Pass", "The pass, where the sale has a waiting room", _TEXT),
+        ("X-Queue-Ticket", "The ticket that joining the queue gave", _TEXT),
+        ("Last-Event-ID", "The last event that was seen: it is not sent again", _TEXT),
     )
-]
+}
 
 
 def operation(table: Sequence[Operation]) -> Operation:
@@ -98,7 +99,11 @@ def document(table: Sequence[Operation]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": {**components, "Error": _ERROR_SCHEMA},
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "ticket": {"type": "apiKey", "in": "header", "name": "X-Queue-Ticket"},
+                "ticket in the query": {"type": "apiKey", "in": "query", "name": "ticket"},
+            },
         },
     }
 
@@ -114,8 +119,16 @@ def _operation(op: Operation) -> dict[str, Any]:
     if op.needs_body:
         described["requestBody"] = {"required": True, "content": _json(_ref(op.body))}
     if op.auth != "none":
-        described["security"] = [{"token": []}]
+        described["security"] = _SECURITY[op.auth]
     return described
+
+
+_SECURITY: dict[str, list[dict[str, list[str]]]] = {
+    "user": [{"token": []}],
+    "organizer": [{"token": []}],
+    "ticket": [{"ticket": []}, {"ticket in the query": []}],
+    "user and ticket": [{"token": [], "ticket": []}, {"token": [], "ticket in the query": []}],
+}
 
 
 def _parameters(op: Operation) -> list[dict[str, Any]]:
@@ -126,8 +139,7 @@ def _parameters(op: Operation) -> list[dict[str, Any]]:
     _, components = msgspec.json.schema_components([op.query], ref_template=_REF)
     for name, schema in components[op.query.__name__]["properties"].items():
         parameters.append({"name": name, "in": "query", "required": False, "schema": schema})
-    if op.handler is None:
-        parameters += _IDEMPOTENCY_KEYS
+    parameters += [_HEADERS[name] for name in op.headers]
     return parameters
 
 
@@ -135,6 +147,8 @@ def _responses(op: Operation) -> dict[str, Any]:
     responses: dict[str, Any] = {str(op.status): _success(op)}
     if op.path.endswith("/confirm"):
         responses["202"] = {**_success(op), "description": "Not durable yet: repeat it after Retry-After"}
+    if op.is_stream:
+        responses["204"] = {"description": "Nothing more will come"}
     by_status: dict[int, list[str]] = {}
     for code in _refusals(op):
         by_status.setdefault(_STATUS_OF[code], []).append(code)
@@ -144,6 +158,9 @@ def _responses(op: Operation) -> dict[str, Any]:
 
 
 def _success(op: Operation) -> dict[str, Any]:
+    if op.is_stream:
+        stream = {"text/event-stream": {"schema": {"type": "string"}}}
+        return {"description": op.summary, "content": stream}
     if op.answer is None:
         return {"description": op.summary}
     data = _ref(op.answer)
@@ -160,7 +177,9 @@ def _refusals(op: Operation) -> list[str]:
     if op.path.startswith("/api/"):
         codes += ["VALIDATION_ERROR", "PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "INTERNAL_ERROR"]
         codes.append("SERVICE_UNAVAILABLE")
-    if op.auth != "none":
+    if op.auth == "ticket":
+        codes.append("UNAUTHORIZED")
+    elif op.auth != "none":
         codes += ["UNAUTHORIZED", "RATE_LIMITED"]
     elif op.path.startswith("/api/") and op.method == "GET":
         codes.append("RATE_LIMITED")

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
+from starlette.types import Receive, Scope, Send
 
 from engine.tokens import Claims
 from gateway.answers import Paging
@@ -12,15 +13,21 @@ from gateway.decode import Nothing, decode_id_or_slug
 from gateway.errors import Headers
 from gateway.forms import PageQuery
 from gateway.services import Services
-from gateway.wire import Page
+from gateway.tickets import ShownTicket
+from gateway.wire import Head, Page
 
-Auth = Literal["none", "user", "organizer"]
-"""Who may call: anybody, whoever has a token, or organizers and admins."""
+Auth = Literal["none", "user", "organizer", "ticket", "user and ticket"]
+"""Who may call: anybody, whoever has a token, organizers and admins, whoever has a queue ticket, or a token
+and an own ticket."""
 PathId = Literal["uuid", "uuid or slug", "file"]
 
 
 class NoQuery(msgspec.Struct):
     """A call without query parameters."""
+
+
+Stream = Callable[[Scope, Receive, Send, bytes], Awaitable[None]]
+"""Sends an answer that goes on, with this request id."""
 
 
 class Reply(msgspec.Struct):
@@ -32,6 +39,7 @@ class Reply(msgspec.Struct):
     paging: Paging | None = None
     headers: Headers = []
     page: Page | None = None
+    stream: Stream | None = None
 
 
 class Call(msgspec.Struct):
@@ -39,6 +47,8 @@ class Call(msgspec.Struct):
 
     services: Services
     claims: Claims | None
+    ticket: ShownTicket | None
+    head: Head
     address: str
     path_text: str
     path_id: UUID | None
@@ -50,6 +60,12 @@ class Call(msgspec.Struct):
         """Whose token it is, where the operation asks for one."""
         assert self.claims is not None
         return self.claims
+
+    @property
+    def queue_ticket(self) -> ShownTicket:
+        """The queue ticket, where the operation asks for one."""
+        assert self.ticket is not None
+        return self.ticket
 
     @property
     def id(self) -> UUID:
@@ -77,7 +93,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: str
     handler: Handler | None
-    """None for the hot route, which is an ASGI application of its own."""
+    """None for a hot route, which is an ASGI application of its own."""
     summary: str
     tag: str
     body: type[msgspec.Struct] = Nothing
@@ -88,6 +104,9 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     auth: Auth = "none"
     status: int = 200
     path_id: PathId = "uuid"
+    headers: tuple[str, ...] = ()
+    """Request headers of its own, as openapi.py describes them."""
+    is_stream: bool = False
     refusals: tuple[str, ...] = ()
     """Codes of the error table that are this operation's own."""
 

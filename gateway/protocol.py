@@ -17,11 +17,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from engine.errors import ValidationFailed
 from engine.failpoints import failpoint
 from gateway.errors import Headers, render
+from gateway.streams import TRANSPORT
 from gateway.wire import Exchange, Head, http_answer, new_request_id
 
 LENGTH_DIGITS_MAX = 9
-ABORT = "rush.abort"
-"""The extension of the ASGI scope whose `call` drops the connection, with what waits to be sent."""
 
 
 class HotEndpoint(Protocol):
@@ -133,7 +132,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.url, self.headers = url, headers
         self.scope["headers"] = headers
         # Whoever sends a stream hangs up on a client that does not read it.
-        self.scope["extensions"] = {ABORT: {"call": self.transport.abort}}
+        self.scope["extensions"] = {TRANSPORT: {"transport": self.transport}}
         self.expect_100_continue = any(
             name == b"expect" and value.lower() == b"100-continue" for name, value in headers
         )

@@ -17,6 +17,7 @@ from engine.errors import RushError, ValidationFailed
 from engine.outcomes import refusal
 from engine.reserving import Wish, taken, wish_of
 from engine.status import Status
+from engine.waiting.tickets import NO_PASS
 from gateway.decode import decode_body
 from gateway.forms import Reserve
 from gateway.granted import GrantedTemplates
@@ -72,10 +73,15 @@ class ReserveEndpoint(HotRoute):
                 wish = self._remember(body, wish_of(items))
             else:
                 key = head.idempotency_key()
+            queue_pass = head.queue_pass()
+            if queue_pass is None:
+                until = NO_PASS
+            else:
+                until = services.rooms.signer.pass_ms_in(queue_pass, wish.cell_id, claims.sub)
             replied = partial(self._replied, exchange, started_s, wish)
-            if not services.bookings.ask(wish, claims.sub, key, replied):
+            if not services.bookings.ask(wish, claims.sub, key, replied, until):
                 # The first time that this process hears of the cell.
-                asking = services.bookings.ask_anew(wish, claims.sub, key, replied)
+                asking = services.bookings.ask_anew(wish, claims.sub, key, replied, until)
                 self._aside(exchange, started_s, asking)
         except Exception as error:
             self._refuse(exchange, started_s, error)

@@ -3,6 +3,7 @@
 from engine import catalogue_forms
 from gateway import answers, forms, handle_auth, handle_bookings, handle_catalogue, handle_machines, reserve
 from gateway.operation import Operation
+from gateway.routes_queue import QUEUE
 
 API = "/api/v1"
 
@@ -273,7 +274,10 @@ BOOKINGS = (
             "MAX_PER_USER_EXCEEDED",
             "SALE_NOT_OPEN",
             "IDEMPOTENCY_KEY_REUSED",
+            "QUEUE_PASS_REQUIRED",
+            "QUEUE_PASS_INVALID",
         ),
+        headers=("Idempotency-Key", "X-Idempotency-Key", "X-Queue-Pass"),
     ),
     Operation(
         method="GET",
@@ -371,5 +375,5 @@ MACHINES = (
     ),
 )
 
-OPERATIONS = (*BOOKINGS, *EVENTS, *AUTH, *ORGANIZERS, *MACHINES)
+OPERATIONS = (*BOOKINGS, *QUEUE, *EVENTS, *AUTH, *ORGANIZERS, *MACHINES)
 """In the order in which they are tried: the hot route first, fixed paths before those with an id."""

@@ -15,6 +15,8 @@ from engine.passwords import PasswordHasher
 from engine.settings import Settings
 from engine.stores import Line, Stores, open_stores
 from engine.tokens import TokenSigner
+from engine.waiting.rooms import WaitingRooms
+from gateway.streams import QueueStreams
 from observability import metrics, tallies
 
 
@@ -27,6 +29,8 @@ class Services(msgspec.Struct):
     accounts: Accounts
     catalogue: Catalogue
     bookings: Bookings
+    rooms: WaitingRooms
+    streams: QueueStreams
 
 
 @asynccontextmanager
@@ -35,7 +39,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     stores = await open_stores(settings)
     hasher = PasswordHasher(settings.bcrypt_cost)
     bookings = Bookings(stores)
-    watching = asyncio.create_task(_watch(stores.line))
+    rooms = WaitingRooms(stores)
+    streams = QueueStreams(rooms, settings.queue_streams_max)
+    watching = asyncio.create_task(_watch(stores.line, rooms, streams))
     try:
         await bookings.start()
         signer = TokenSigner(settings.jwt_secret)
@@ -46,22 +52,29 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             accounts=Accounts(stores, signer, hasher),
             catalogue=Catalogue(stores, Edits(stores), Inventory(stores)),
             bookings=bookings,
+            rooms=rooms,
+            streams=streams,
         )
     finally:
         watching.cancel()
         tallies.flush()
+        await rooms.close()
         await bookings.close()
         hasher.close()
         await stores.close()
 
 
-async def _watch(line: Line) -> None:
+async def _watch(line: Line, rooms: WaitingRooms, streams: QueueStreams) -> None:
     """Show now and then what the hot path counted, and how many calls wait on the hot line: cheaper than
     a metric moved by each of them."""
     in_flight = metrics.gauge("hot_line_in_flight")
+    open_streams = metrics.gauge("queue_streams")
+    view_age = metrics.gauge("queue_view_age_seconds")
     while True:
         tallies.flush()
         in_flight.set(line.in_flight)
+        open_streams.set(streams.open)
+        view_age.set(rooms.views.age_s)
         await asyncio.sleep(tallies.FLUSH_INTERVAL_S)
 
 
@@ -71,6 +84,11 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._services: Services | None = None
+
+    def end_streams(self) -> None:
+        """End what would go on for ever, where the process stops."""
+        if self._services is not None:
+            self._services.streams.end()
 
     @property
     def services(self) -> Services:

@@ -37,6 +37,12 @@ _PAGE_HEADERS: Headers = [
     ),
     (b"cache-control", b"public, max-age=3600"),
 ]
+# What stands between must neither keep a stream back nor store it.
+STREAM_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream"),
+    (b"x-accel-buffering", b"no"),
+    *_API_HEADERS,
+]
 _JSON: Headers = [(b"content-type", b"application/json"), *_API_HEADERS]
 
 _KEYS = (b"idempotency-key", b"x-idempotency-key")

@@ -35,6 +35,22 @@ METRICS = (
     Metric("booking_reservations_total", "counter", (), "a reservation was answered 201, replays included"),
     Metric("booking_reservation_failures", "counter", ("reason",), "a reservation was refused: the code"),
     Metric("hot_line_in_flight", "gauge", (), "calls on the hot line that wait for Redis' reply"),
+    Metric("queue_joins_total", "counter", ("outcome",), "somebody joined a queue: new, or again"),
+    Metric("queue_polls_total", "counter", (), "somebody was told how they stand in a queue"),
+    Metric(
+        "queue_passes_claimed_total", "counter", (), "a pass was handed out, the same one again not counted"
+    ),
+    Metric("queue_streams", "gauge", (), "people who watch their place in a queue by a stream"),
+    Metric(
+        "queue_streams_dropped_total", "counter", (), "a stream was ended because its client did not read"
+    ),
+    Metric(
+        "queue_view_age_seconds",
+        "gauge",
+        (),
+        "the age of the oldest look at a queue that people are told of",
+        "livemax",
+    ),
     Metric("relay_lag_entries", "gauge", (), "ledger entries not yet in Postgres", "mostrecent"),
     Metric("relay_entries_total", "counter", (), "a ledger entry was committed in Postgres"),
     Metric("relay_batches_total", "counter", ("outcome",), "the relay ended a batch's transaction"),

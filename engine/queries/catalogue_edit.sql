@@ -56,6 +56,10 @@ WHERE id = :id;
 -- The status, as an action leaves it.
 UPDATE events SET status = :status, updated_at = now() WHERE id = :event_id;
 
+-- name: update_waiting_room(waiting_room, event_id)!
+-- The settings of the waiting room, with its pause.
+UPDATE events SET waiting_room = :waiting_room, updated_at = now() WHERE id = :event_id;
+
 -- name: delete_event(event_id)!
 -- A draft, with its shows and zones.
 DELETE FROM events WHERE id = :event_id;

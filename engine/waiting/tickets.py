@@ -83,7 +83,7 @@ class QueueSigner:
 
     def queue_pass(self, event_id: UUID, user_id: UUID, expires_at_ms: int) -> str:
         """The pass of a person until that time: always the same one."""
-        signature = self._pass_signature(event_id, user_id, expires_at_ms)
+        signature = self._pass_signature(cell_of(event_id), user_id, expires_at_ms)
         return _text(_PASS.pack(expires_at_ms), signature)
 
     def pass_ms(self, text: str | bytes, event_id: UUID, user_id: UUID) -> str:
@@ -91,16 +91,20 @@ class QueueSigner:
 
         Whether it has run out, or was spent, is for the cell to say.
         """
+        return self.pass_ms_in(text, cell_of(event_id), user_id)
+
+    def pass_ms_in(self, text: str | bytes, cell_id: CellId, user_id: UUID) -> str:
+        """The same, for who has the cell and not the event's id."""
         raw = _bytes(text, PASS_CHARACTERS)
         if raw is None:
             return INVALID_PASS
         [expires_at_ms] = _PASS.unpack(raw[: _PASS.size])
-        signature = self._pass_signature(event_id, user_id, expires_at_ms)
+        signature = self._pass_signature(cell_id, user_id, expires_at_ms)
         is_ours = hmac.compare_digest(signature, raw[_PASS.size :])
         return str(expires_at_ms) if is_ours else INVALID_PASS
 
-    def _pass_signature(self, event_id: UUID, user_id: UUID, expires_at_ms: int) -> bytes:
-        event_ref, cell = cell_of(event_id)
+    def _pass_signature(self, cell_id: CellId, user_id: UUID, expires_at_ms: int) -> bytes:
+        event_ref, cell = cell_id
         content = _PASS_SIGNED.pack(event_ref << 16 | cell, user_id.bytes, expires_at_ms)
         return _signature(self._pass_hash, content)
 

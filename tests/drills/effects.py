@@ -31,7 +31,7 @@ REDIS_EFFECTS = {
 }  # fmt: skip
 REDIS_READS = {
     "exists", "get", "hexists", "hget", "hgetall", "hmget", "info", "mget", "ping", "scan_iter",
-    "script_exists", "time", "xinfo_stream", "xrange", "xread", "zrange",
+    "script_exists", "time", "xinfo_stream", "xrange", "xread", "zcard", "zrange",
 }  # fmt: skip
 REDIS_QUIET = {
     "aclose", "execute", "get_message", "pipeline", "pubsub", "set_response_callback", "subscribe",
@@ -54,6 +54,7 @@ COMMANDS_READ = {
     "ROLE",
     "SENTINEL",
     "XREAD",
+    "ZSCORE",
 }
 """What may be sent so without being an effect."""
 
@@ -77,6 +78,7 @@ OBJECTS = {
     "bookings": "Bookings",
     "builder": "CellBuilder",
     "builders": "Builders",
+    "calls": "QueueCalls",
     "catalogue": "Catalogue",
     "cells": "CellDirectory",
     "children": "Children",
@@ -100,21 +102,35 @@ OBJECTS = {
     "recovery": "Recovery",
     "relay": "Relay",
     "reserving": "Reserving",
+    "rooms": "WaitingRooms",
     "slices": "Slices",
+    "standings": "Standings",
     "stores": "Stores",
+    "streams": "QueueStreams",
+    "views": "QueueViews",
 }
 """Which class of ours a name stands for: its methods are walked themselves."""
 
 QUIET = {
     "aclosing", "asyncio", "asyncpg", "contextlib", "create_connection", "create_unix_connection",
-    "doubtful.wait", "first_attempt.wait", "look_again.wait", "open_replica", "pipeline.pop", "pool.shutdown",
-    "reader.feed", "reader.read", "receive", "setsockopt", "startup", "stderr.write", "stdout.write",
-    "stop.wait", "super.connect", "super.send_packed_command", "woken.wait",
+    "doubtful.wait", "first_attempt.wait", "look_again.wait", "looked.wait", "open_replica", "pipeline.pop",
+    "pool.shutdown", "reader.feed", "reader.read", "receive", "setsockopt", "startup", "stderr.write",
+    "stdout.write", "stop.wait", "super.connect", "super.send_packed_command", "wake.wait", "woken.wait",
 }  # fmt: skip
 """Waiting, opening and closing; and what is called like a store and is none. A word stands for whatever is
 called so, or is a module of that name."""
 
-PASSED_IN = {"act", "find", "handler", "is_done", "look", "open_lifter", "opener", "operation.handler"}
+PASSED_IN = {
+    "act",
+    "find",
+    "handler",
+    "is_done",
+    "look",
+    "open_lifter",
+    "opener",
+    "operation.handler",
+    "reply.stream",
+}
 """Functions that somebody else hands over: they are walked where they stand."""
 
 ONLY_LOOKS = "engine/audit"
