@@ -17,6 +17,7 @@ from engine.failpoints import failpoint
 from engine.ids import CellId
 from engine.keys import CellKeys, tag
 from engine.ledger import (
+    Admit,
     Cancel,
     Confirm,
     Expire,
@@ -25,9 +26,10 @@ from engine.ledger import (
     Reserve,
     parse_position,
 )
-from engine.lines import FIELD, Batch, decode_line, dense_lines
+from engine.lines import FIELD, Batch, Claim, Join, Leave, decode_line, dense_lines
 from engine.projection import commit_batch
 from engine.rebuild import CELL_FORMAT, repair_from_redis
+from engine.repair_queue import QueueRepair
 from engine.settings import Settings
 from engine.sql import load_queries
 from engine.times import from_ms
@@ -128,14 +130,18 @@ class Drain:
         """Whether the entry at the offset is the one that was committed.
 
         A replica that was promoted without its last entries, and served before it was fenced, has others
-        in their place. An entry that is no transition of a booking proves nothing, and is believed.
+        in their place. An entry that leaves no row of its own proves nothing, and is believed.
         """
         ledger = CellKeys(cell_id).ledger
         found: Any = await self._client.xrange(ledger, min=str(offset), max=str(offset))
         line = decode_line(offset.seq, found[0][1].get(FIELD, b"")) if found else None
-        if line is None or line.booking_id is None:
+        if line is None:
             return True
         entry = line.entry
+        if isinstance(entry, Join | Leave | Claim | Admit):
+            return await self._is_same_queue(cell_id, offset, entry)
+        if line.booking_id is None:
+            return True
         if not isinstance(entry, Reserve | Confirm | Cancel | Expire | Reject):
             return True
         return bool(
@@ -147,6 +153,31 @@ class Drain:
                 seq=offset.seq,
                 booking_id=line.booking_id,
                 version=1 if isinstance(entry, Reserve) else entry.version,
+                at=from_ms(entry.at_ms),
+            )
+        )
+
+    async def _is_same_queue(
+        self, cell_id: CellId, offset: Position, entry: Join | Leave | Claim | Admit
+    ) -> bool:
+        user_id: str | None = None
+        match entry:
+            case Join():
+                number, user_id = entry.first_number, entry.users[0]
+            case Leave() | Claim():
+                number, user_id = entry.number, entry.user_id
+            case Admit():
+                number = entry.to_place
+        return bool(
+            await queries.is_committed_queue(
+                self._connection,
+                event_ref=cell_id.event_ref,
+                cell=cell_id.cell,
+                epoch=offset.epoch,
+                seq=offset.seq,
+                verb=type(entry).__name__.lower(),
+                number=number,
+                user_id=user_id,
                 at=from_ms(entry.at_ms),
             )
         )
@@ -174,6 +205,8 @@ class Drain:
         assert found.position is not None
         log.warning("Postgres is behind the ledger of %s: repairing its rows from Redis", tag(cell_id))
         count = await repair_from_redis(self._connection, self._client, cell_id, found.zone_ids)
+        repair = QueueRepair(self._connection, self._client, cell_id)
+        people = await repair.run(found.position)
         await queries.set_position(
             self._connection,
             epoch=found.position.epoch,
@@ -183,5 +216,5 @@ class Drain:
             cell=cell_id.cell,
         )
         failpoint("draining.after_position")
-        log.warning("repaired %d bookings of %s", count, tag(cell_id))
+        log.warning("repaired %d bookings of %s and the places of %d people", count, tag(cell_id), people)
         return found.position

@@ -202,6 +202,8 @@ class Lifter:
             # Before the commit: from the moment that Postgres knows the new epoch nobody can open the cell
             # in an older one any more.
             await builder.begin(epoch)
+            if row["epoch"] > 0:
+                await builder.leave_gap()
             await self._begin_epoch(cell_id, epoch, node)
         failpoint("lift.after_lost_epoch")
         count = await builder.rebuild(row["event_id"], epoch)
@@ -222,6 +224,8 @@ class Lifter:
             drained = await self._drain.run(cell_id, row)
             epoch = drained.offset.epoch + 1
             await builder.begin(epoch)
+            if not drained.is_sound:
+                await builder.leave_gap()
             await self._begin_epoch(cell_id, epoch, node)
         failpoint("lift.after_new_epoch")
         await self._announce(cell_id, drained)
@@ -252,8 +256,8 @@ class Lifter:
         return [cell_id for cell_id in cell_ids if self._owns(cell_id)]
 
     async def _close(self, cell_id: CellId) -> None:
-        first, last = ids.id_range(cell_id)
-        if await queries.has_holds(self._connection, first=first, last=last):
+        event_id = ids.make_id(cell_id.event_ref, 0, 0)
+        if await queries.has_holds(self._connection, event_id=event_id):
             return
         builder = self._builder(cell_id)
         async with self._connection.transaction():

@@ -28,20 +28,24 @@ from engine.failpoints import failpoint
 from engine.ids import CellId
 from engine.keys import CellKeys, tag
 from engine.ledger import parse_position
+from engine.rebuild_queue import GAP_NUMBERS, QueueBuilder
 from engine.rebuild_slices import Slices
 from engine.settings import Settings
 from engine.sql import load_queries
 from engine.status import Status
 from engine.stores import RunScript
 from engine.times import from_ms, to_ms
+from engine.waiting.settings import sale_fields, stored_room
 
 log = logging.getLogger(__name__)
 queries = load_queries("recovery")
 
 WHOLE_RECORDS_MAX = 20_000
 """A cell that has no more is opened when all of it is there: in about a second."""
+WHOLE_PLACES_MAX = 100_000
+"""The same for the people in its waiting room."""
 SCAN_COUNT = 1_000
-CELL_FORMAT = "3"
+CELL_FORMAT = "4"
 """The form of what a cell's keys hold. A lift rebuilds a cell of another one from Postgres, so that an update
 of the program needs no conversion. Count it up when the form of a value or a member changes."""
 PROGRESS_INTERVAL_S = 5.0
@@ -59,6 +63,7 @@ class Progress:
         self._say = say
         self._told_at_s = time.monotonic()
         self.records = 0
+        self._people = 0
 
     def wrote(self, records: int, state: str) -> None:
         """So many more are written."""
@@ -67,7 +72,18 @@ class Progress:
             self._say(self.records)
         elif time.monotonic() - self._told_at_s >= PROGRESS_INTERVAL_S:
             self._told_at_s = time.monotonic()
-            log.info("rebuilding %s: %s, %d bookings are back", self._what, state, self.records)
+            log.info(
+                "rebuilding %s: %s, %d bookings and %d people who wait are back",
+                self._what,
+                state,
+                self.records,
+                self._people,
+            )
+
+    def seated(self, people: int) -> None:
+        """So many more people have their places."""
+        self._people += people
+        self.wrote(0, "not on sale yet")
 
 
 class CellBuilder:
@@ -101,7 +117,8 @@ class CellBuilder:
         # Whatever Redis has of a cell, `sale` or the token is there too: one script puts each in the place of
         # the other, and the token is the last to go. The other keys are for a cell whose `sale` somebody
         # deleted by hand. Asked before the token is written, which says that there may be something.
-        fixed = (keys.sale, keys.build, keys.ledger, keys.buyers, keys.deadlines)
+        of_queue = (keys.queue, keys.places, keys.passes, keys.spent, keys.waves, keys.gone)
+        fixed = (keys.sale, keys.build, keys.ledger, keys.buyers, keys.deadlines, *of_queue)
         self._has_left_overs = bool(await self._client.exists(*fixed))
         self._token = f"{epoch}-{secrets.token_hex(16)}"
         await self._call("build_begin", [self._keys.sale, self._keys.build], self._token)
@@ -109,7 +126,17 @@ class CellBuilder:
 
     async def is_large(self) -> bool:
         """Whether rebuilding it takes longer than others should wait."""
-        return await self._slices.count(WHOLE_RECORDS_MAX + 1) > WHOLE_RECORDS_MAX
+        event_ref, cell = self._cell_id
+        room = await queries.waiting_room_to_rebuild(self._connection, event_ref=event_ref, cell=cell)
+        if room is not None and room["tail"] > WHOLE_PLACES_MAX:
+            return True
+        return await self._slices.has_more_than(WHOLE_RECORDS_MAX)
+
+    async def leave_gap(self) -> None:
+        """Leave out the numbers that people may have who joined in what was lost with Redis."""
+        event_ref, cell = self._cell_id
+        await queries.leave_gap(self._connection, numbers=GAP_NUMBERS, event_ref=event_ref, cell=cell)
+        failpoint("rebuild.after_gap")
 
     async def rebuild(self, event_id: UUID, epoch: int, say: Callable[[int], None] | None = None) -> int:
         """Write the whole cell from Postgres and open it in `epoch`; the number of bookings written.
@@ -133,6 +160,12 @@ class CellBuilder:
                 await self._call("build_load", keys, self._token, row["text"])
                 failpoint("rebuild.after_slice")
                 progress.wrote(row["bookings"], "not on sale yet")
+        event_ref, cell = self._cell_id
+        sale = await queries.find_sale(self._connection, event_ref=event_ref, cell=cell)
+        room = stored_room(sale["waiting_room"])
+        if room is not None:
+            waiting = QueueBuilder(self._cell_id, self._connection, self._slices, self._call)
+            await waiting.rebuild(room, self._token, progress.seated)
         await self._open(event_id, epoch, is_complete=not is_large)
         if is_large:
             await self._load_rest("", progress)
@@ -190,7 +223,7 @@ class CellBuilder:
         zones = [zone async for zone in queries.find_zones(self._connection, event_id=event_id)]
         keys = [self._keys.build, self._keys.sale, self._keys.ledger]
         keys += [self._keys.zone(zone["id"]) for zone in zones]
-        fields = {
+        fields: dict[str, Any] = {
             "epoch": epoch,
             "format": CELL_FORMAT,
             "version": sale["applied_version"],
@@ -203,6 +236,7 @@ class CellBuilder:
             "secret": sale["secret"],
             "ledger_max": self._settings.ledger_entries_max,
             "zones": " ".join(str(zone["id"]) for zone in zones),
+            **sale_fields(stored_room(sale["waiting_room"])),
         }
         if not is_complete:
             fields["loaded"] = ""

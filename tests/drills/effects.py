@@ -30,7 +30,7 @@ REDIS_EFFECTS = {
     "script_load", "set", "unlink", "xadd", "xtrim", "zadd", "zrem",
 }  # fmt: skip
 REDIS_READS = {
-    "exists", "get", "hexists", "hget", "hgetall", "hmget", "info", "mget", "ping", "scan_iter",
+    "exists", "get", "hexists", "hget", "hgetall", "hmget", "hscan_iter", "info", "mget", "ping", "scan_iter",
     "script_exists", "time", "xinfo_stream", "xrange", "xread", "zcard", "zrange",
 }  # fmt: skip
 REDIS_QUIET = {
@@ -101,6 +101,7 @@ OBJECTS = {
     "read": "CatalogueReader",
     "recovery": "Recovery",
     "relay": "Relay",
+    "repair": "QueueRepair",
     "reserving": "Reserving",
     "rooms": "WaitingRooms",
     "slices": "Slices",
@@ -108,6 +109,7 @@ OBJECTS = {
     "stores": "Stores",
     "streams": "QueueStreams",
     "views": "QueueViews",
+    "waiting": "QueueBuilder",
 }
 """Which class of ours a name stands for: its methods are walked themselves."""
 
