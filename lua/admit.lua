@@ -50,8 +50,10 @@ local over, ending = waves.due(KEYS[6], room, now_ms)
 local out = bound.out(KEYS[4], sale, room, ending)
 local burst = math.max(1, math.floor(BURST_US / room.interval_us))
 local now_us = now_ms * 1000
-local full_at_us = math.max(now_us, room.full_at_us)
-local by_rate = math.floor((now_us + burst * room.interval_us - full_at_us) / room.interval_us)
+local full_at_max_us = now_us + burst * room.interval_us
+-- Where the organizer has just made it faster, what the slow rate had put off is not waited for.
+local full_at_us = math.min(math.max(now_us, room.full_at_us), full_at_max_us)
+local by_rate = math.floor((full_at_max_us - full_at_us) / room.interval_us)
 local has_order = sale.queue_mode ~= 'lottery' or room.is_drawn
 local is_full = sale.ledger_max <= redis.call('XLEN', KEYS[8])
 local people, to = 0, room.serving
@@ -70,7 +72,7 @@ local function moved()
         end
     end
     local before = points[#points - 1]
-    if before and now_ms - before.at_ms < MOVES_EVERY_MS then
+    if before and now_ms - before.at_ms <= MOVES_EVERY_MS then
         points[#points] = nil
     end
     points[#points + 1] = { text = string.format('%.0f:%.0f', now_ms, room.admitted) }
