@@ -12,7 +12,7 @@ import uvloop
 from engine import failpoints
 from engine.settings import Settings
 from engine.stores import Stores, open_stores
-from workers import admission, auditor, expiry, publisher, recovery, relay
+from workers import admission, auditor, expiry, lottery, publisher, recovery, relay
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ WORKERS: dict[str, Worker] = {
     "relay": relay.run,
     "expiry": expiry.run,
     "admission": admission.run,
+    "lottery": lottery.run,
     "publisher": publisher.run,
     "auditor": auditor.run,
 }

@@ -78,6 +78,7 @@ async def insert_event(
     *,
     max_per_user: int = 4,
     hold_ttl_s: int = 600,
+    waiting_room: dict[str, Any] | None = None,
     publish: bool = True,
 ) -> Event:
     """Write a published event into Postgres; recovery opens it, if one works."""
@@ -91,14 +92,15 @@ async def insert_event(
         await stack.enter_async_context(connection.transaction())
         await connection.execute(
             "INSERT INTO events (id, organizer_id, title, slug, currency, status, sale_start_at, "
-            "max_per_user, hold_ttl_seconds, booking_secret) "
-            "VALUES ($1, $2, 'A concert', $3, 'GBP', 'published', now() - interval '1 hour', $4, $5, $6)",
+            "max_per_user, hold_ttl_seconds, booking_secret, waiting_room) "
+            "VALUES ($1, $2, 'A concert', $3, 'GBP', 'published', now() - interval '1 hour', $4, $5, $6, $7)",
             event_id,
             uuid4(),
             f"concert-{ref}",
             max_per_user,
             hold_ttl_s,
             bytes(range(32)),
+            None if waiting_room is None else msgspec.json.encode(waiting_room).decode(),
         )
         await connection.execute(
             "INSERT INTO shows (id, event_id, show_date) VALUES ($1, $2, now() + interval '30 days')",
