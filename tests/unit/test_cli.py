@@ -52,7 +52,7 @@ def test_a_missing_secret_in_production_is_an_error_that_says_what_to_do(command
 def test_an_unknown_worker_is_refused_and_the_known_ones_are_named() -> None:
     done = rush("work", "relay", "realy", RUSH_ENV="development")
     assert done.returncode == 2
-    known = "recovery, relay, expiry, admission, publisher, auditor"
+    known = "recovery, relay, expiry, admission, lottery, publisher, auditor"
     assert done.stderr == f"rush: there is no worker 'realy'; there are: {known}\n"
 
 
