@@ -99,3 +99,14 @@ class BookingsQuery(PendingQuery):
     """Which of one's own bookings."""
 
     status: Literal["reserved", "confirmed", "cancelled", "expired"] | None = None
+
+
+HexText = Annotated[str, Meta(pattern="^([0-9a-fA-F]{2})+$", max_length=2048)]
+
+
+class Randomness(msgspec.Struct, forbid_unknown_fields=True):
+    """What a public round said; of drand, `randomness` is the SHA-256 of `signature`."""
+
+    round: Annotated[str, Meta(max_length=200, description="as it was named beforehand")]
+    randomness: HexText
+    signature: HexText | None = None

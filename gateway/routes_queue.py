@@ -1,6 +1,7 @@
 """The routes of the waiting room."""
 
-from gateway import answers, forms, handle_queue, queue
+from engine.waiting.published import PublishedDraw, PublishedProof
+from gateway import answers, forms, handle_lottery, handle_queue, queue
 from gateway.operation import Operation
 
 API = "/api/v1"
@@ -83,5 +84,45 @@ QUEUE = (
             ("pause", handle_queue.pause, "Let nobody in for now"),
             ("resume", handle_queue.resume, "Let people in again"),
         )
+    ),
+    Operation(
+        method="GET",
+        path=f"{API}/queue/{{id}}/lottery",
+        handler=handle_lottery.show,
+        summary="The draw of a lottery: all that is needed to compute it again, as far as it is",
+        tag="queue",
+        answer=PublishedDraw,
+        refusals=("NOT_FOUND",),
+    ),
+    Operation(
+        method="GET",
+        path=f"{API}/queue/{{id}}/lottery/proof",
+        handler=handle_lottery.show_proof,
+        summary="The proof that one takes part in the draw, once the entrants are frozen",
+        tag="queue",
+        query=forms.TicketQuery,
+        answer=PublishedProof,
+        auth="ticket",
+        headers=("X-Queue-Ticket",),
+        refusals=("NOT_FOUND", "INVALID_STATE"),
+    ),
+    Operation(
+        method="GET",
+        path=f"{API}/queue/{{id}}/lottery/entrants",
+        handler=handle_lottery.list_entrants,
+        summary="All entrants by their pseudonyms, as text: one a line, in the order of their numbers",
+        tag="queue",
+        refusals=("NOT_FOUND", "INVALID_STATE"),
+    ),
+    Operation(
+        method="POST",
+        path=f"{API}/events/{{id}}/queue/randomness",
+        handler=handle_lottery.enter_randomness,
+        summary="Enter, once, what the public round said that was named for the draw",
+        tag="queue",
+        body=forms.Randomness,
+        answer=PublishedDraw,
+        auth="organizer",
+        refusals=("NOT_FOUND", "INVALID_STATE"),
     ),
 )

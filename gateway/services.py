@@ -15,7 +15,9 @@ from engine.passwords import PasswordHasher
 from engine.settings import Settings
 from engine.stores import Line, Stores, open_stores
 from engine.tokens import TokenSigner
+from engine.waiting.draw import Draws
 from engine.waiting.rooms import WaitingRooms
+from gateway.entrant_lists import EntrantLists
 from gateway.streams import QueueStreams
 from observability import metrics, tallies
 
@@ -31,6 +33,8 @@ class Services(msgspec.Struct):
     bookings: Bookings
     rooms: WaitingRooms
     streams: QueueStreams
+    draws: Draws
+    entrant_lists: EntrantLists
 
 
 @asynccontextmanager
@@ -54,6 +58,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             bookings=bookings,
             rooms=rooms,
             streams=streams,
+            draws=Draws(stores),
+            entrant_lists=EntrantLists(stores),
         )
     finally:
         watching.cancel()

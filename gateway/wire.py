@@ -43,6 +43,7 @@ STREAM_HEADERS: Headers = [
     (b"x-accel-buffering", b"no"),
     *_API_HEADERS,
 ]
+TEXT_HEADERS: Headers = [(b"content-type", b"text/plain; charset=utf-8"), *_API_HEADERS]
 _JSON: Headers = [(b"content-type", b"application/json"), *_API_HEADERS]
 
 _KEYS = (b"idempotency-key", b"x-idempotency-key")

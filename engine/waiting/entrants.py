@@ -12,7 +12,7 @@ import asyncpg
 import msgspec
 
 from engine.errors import InvalidState, NotFound
-from engine.ids import CellId
+from engine.ids import CellId, cell_of
 from engine.sql import load_queries
 from engine.stores import Connection, Stores
 from engine.times import to_ms
@@ -86,6 +86,14 @@ async def find_lottery(connection: asyncpg.Pool | Connection, cell_id: CellId) -
     if row is None:
         raise NotFound("This event draws no lottery")
     return lottery_from(cell_id, row)
+
+
+async def lottery_of(connection: asyncpg.Pool | Connection, event_id: UUID) -> Lottery:
+    """The lottery of an event; raises NotFound where there is none."""
+    lottery = await find_lottery(connection, cell_of(event_id))
+    if lottery.event_id != event_id:
+        raise NotFound
+    return lottery
 
 
 async def leaf_pages(stores: Stores, lottery: Lottery) -> AsyncIterator[list[bytes]]:
