@@ -11,12 +11,13 @@ Outlook = Literal["likely", "uncertain", "unlikely"]
 
 WINDOW_MS = 60_000
 """The rate is that of the last minute."""
-SPAN_MIN_MS = 30_000
-"""So long a queue must have moved before what was measured counts alone."""
+SPAN_MIN_MS = 45_000
+"""So long passes must have come back before what was measured counts: those of the first people all come
+back at about the same time, and until then hardly any."""
 TURNAROUND_S = 60.0
 """How long a pass, with the slot that was kept for it, is usually out: to see it, to claim it, to choose."""
-UNUSED_SHARE = 0.15
-"""Of the people let in, so many usually take no seats."""
+HOLD_S = 600.0
+"""How long it takes until seats that nobody pays for come back."""
 FIRST_SHARE = 0.95
 RATE_SPAN_MIN_MS = 10_000
 PEOPLE_MIN = 5
@@ -30,6 +31,8 @@ SEATS_FEW = 0.5
 SURE = 0.97
 """Those ahead are presumed to take this share of the seats that they seem to, before it is said that nothing
 will be left: some of them will go."""
+RETURNING_SHARE = 0.1
+"""Of all seats ever reserved, so many may still come back, if they are still held."""
 ROOM = 1.1
 """Seats that must be there for each one that those ahead may want, before it is said that enough are."""
 
@@ -102,13 +105,16 @@ def estimated_wait_s(ahead: int, rate: float, sale_starts_in_s: float) -> int:
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """How fast a queue moves."""
+    """How fast a queue moves: three stretches, one behind the other."""
 
     at_once: int
     """People who may come as fast as is configured: so many passes are free, and so many seats left."""
     at_once_per_s: float
-    then_per_s: float
-    """Those behind them come as passes come back."""
+    in_turn: int
+    """Those behind them for whom seats are left: they come as passes come back."""
+    in_turn_per_s: float
+    late_per_s: float
+    """Everybody else: they come as seats come back."""
 
 
 def pace(
@@ -116,35 +122,43 @@ def pace(
 ) -> Pace:
     """How fast people are going to be let in, from what was seen in the last minute.
 
-    `moves` are (time in ms, people let in until then since the queue began), oldest first. `passes_max` and
-    the stock let the first people in as fast as is configured, and later ones only as passes come back: what
-    is measured of the first says nothing of the others, and is left out.
+    `moves` are (time in ms, people let in until then since the queue began), oldest first. The first people
+    come as fast as is configured, later ones as passes come back, and when all seats are taken, as seats do:
+    what is measured of one stretch says nothing of the next.
     """
+    basket = stock.basket_milli / 1000
     seats = stock.available + stock.reserved * stock.return_permille / 1000
-    seats_people = seats * 1000 / stock.basket_milli
-    limit = min(passes_max, seats_people)
-    usual_per_s = limit / TURNAROUND_S
-    if seats_people < passes_max:
-        # A pass that became a booking has taken its seats with it.
-        usual_per_s *= UNUSED_SHARE
-    usual_per_s = min(usual_per_s, configured_per_s)
-    first_people = min(passes_max, (stock.available + stock.units) * 1000 / stock.basket_milli)
-    later = [
-        move for move in moves if move[0] >= now_ms - WINDOW_MS and move[1] >= FIRST_SHARE * first_people
-    ]
-    then_per_s = usual_per_s
-    if later:
-        span_ms = max(now_ms - later[0][0], 1)
-        people = later[-1][1] - later[0][1]
-        missing_ms = max(SPAN_MIN_MS - span_ms, 0)
-        then_per_s = (people * 1000 + usual_per_s * missing_ms) / (span_ms + missing_ms)
-    elif stock.admitted >= first_people:
-        then_per_s = 0.0 if not moves else 1000 / max(now_ms - moves[-1][0], 1)
+    limit = int(min(passes_max, seats / basket))
+    at_once = max(limit - stock.out, 0)
+    settled = max(stock.admitted - stock.out, 0)
+    seats_each = (stock.units + PRIOR_PEOPLE * basket) / (settled + PRIOR_PEOPLE)
+    served = max(int(seats / max(seats_each, SEATS_FEW)) - stock.out, at_once)
+    total = stock.available + stock.units
+    in_turn_per_s = passes_max / TURNAROUND_S
+    late_per_s = total * RETURNING_SHARE / basket / HOLD_S
+    first_people = FIRST_SHARE * min(passes_max, total / basket)
+    measured = _measured_per_s([move for move in moves if move[1] >= first_people], now_ms)
+    if measured is not None and served > at_once:
+        in_turn_per_s = measured
+    elif measured is not None:
+        # Seats come back in fits and starts: what is usual counts as well.
+        late_per_s = (measured + late_per_s) / 2
     return Pace(
-        at_once=max(int(limit) - stock.out, 0),
+        at_once=at_once,
         at_once_per_s=configured_per_s,
-        then_per_s=min(then_per_s, configured_per_s),
+        in_turn=served - at_once,
+        in_turn_per_s=min(in_turn_per_s, configured_per_s),
+        late_per_s=min(late_per_s, configured_per_s),
     )
+
+
+def _measured_per_s(moves: list[tuple[int, int]], now_ms: int) -> float | None:
+    """People let in a second over the last minute; None where too little was seen."""
+    recent = [move for move in moves if move[0] >= now_ms - WINDOW_MS]
+    if not recent:
+        return 1000 / max(now_ms - moves[-1][0], 1) if moves else None
+    span_ms = now_ms - recent[0][0]
+    return (recent[-1][1] - recent[0][1]) * 1000 / span_ms if span_ms >= SPAN_MIN_MS else None
 
 
 def expected_wait_s(ahead: int, pace: Pace, sale_starts_in_s: float) -> int:
@@ -152,12 +166,19 @@ def expected_wait_s(ahead: int, pace: Pace, sale_starts_in_s: float) -> int:
 
     Nobody is let in before the sale begins; `sale_starts_in_s` is 0 where it has begun.
     """
-    at_once = min(ahead + 1, pace.at_once)
-    then = ahead + 1 - at_once
-    if then > pace.then_per_s * WAIT_MAX_S:
-        return WAIT_MAX_S
-    wait_s = max(sale_starts_in_s, 0.0) + at_once / pace.at_once_per_s
-    return min(round(wait_s + (then / pace.then_per_s if then else 0.0)), WAIT_MAX_S)
+    stretches = (
+        (pace.at_once, pace.at_once_per_s),
+        (pace.in_turn, pace.in_turn_per_s),
+        (ahead + 1, pace.late_per_s),
+    )
+    people, wait_s = ahead + 1, max(sale_starts_in_s, 0.0)
+    for most, per_s in stretches:
+        here = min(people, most)
+        if here > per_s * WAIT_MAX_S:
+            return WAIT_MAX_S
+        wait_s += here / per_s if here else 0.0
+        people -= here
+    return min(round(wait_s), WAIT_MAX_S)
 
 
 def outlook(ahead: int, stock: Stock) -> Outlook:
@@ -174,8 +195,9 @@ def _is_in_vain(ahead: int, stock: Stock) -> bool:
     """
     kept = stock.units * (1000 - stock.return_permille) / 1000
     seats_each = SURE * (kept + PRIOR_PEOPLE * SEATS_FEW) / (stock.admitted + PRIOR_PEOPLE)
-    left = stock.available + stock.reserved * stock.return_permille / 1000
-    return ahead * seats_each >= left
+    # What is still held after a while is mostly what nobody is going to pay for.
+    returning = stock.reserved * stock.return_permille / 1000 + stock.units * RETURNING_SHARE
+    return ahead * seats_each >= stock.available + min(returning, stock.reserved)
 
 
 def _is_enough(ahead: int, stock: Stock) -> bool:
