@@ -19,13 +19,12 @@ TURNAROUND_S = 60.0
 HOLD_S = 600.0
 """How long it takes until seats that nobody pays for come back."""
 FIRST_SHARE = 0.95
-RATE_SPAN_MIN_MS = 10_000
-PEOPLE_MIN = 5
-"""A queue from which fewer people than these should have been let in by now has not been measured yet."""
 WAIT_MAX_S = 86_400
 
 PRIOR_PEOPLE = 40
 """What is presumed of people weighs as much as what so many of them did."""
+BUYING_SHARE = 0.85
+"""Of those who are let in, so many usually take seats."""
 SEATS_FEW = 0.5
 """Seats that somebody who is let in takes at least, presumed: some take none."""
 SURE = 0.97
@@ -66,44 +65,6 @@ class Stock(msgspec.Struct, frozen=True):
     """Passes that they have spent so far."""
 
 
-def admission_rate(
-    moves: list[tuple[int, int]], now_ms: int, configured_per_s: float, passes_max: int | None = None
-) -> float:
-    """People let in a second, as measured over the last minute, never above what is configured.
-
-    `moves` are (time in ms, people let in until then since the queue began), oldest first. Before there is
-    anything to measure it is what is configured, or what `passes_max` passes usually allow, if that is less.
-    """
-    expected_per_s = configured_per_s
-    if passes_max is not None:
-        expected_per_s = min(expected_per_s, passes_max / TURNAROUND_S)
-    recent = [move for move in moves if move[0] >= now_ms - WINDOW_MS]
-    if not recent:
-        # It has stood still for a minute: the last people let in are all that it can be measured by.
-        recent = moves[-2:]
-    if len(recent) < 2:
-        return expected_per_s
-    (first_ms, first_people), (_, last_people) = recent[0], recent[-1]
-    span_ms = max(now_ms - first_ms, 1)
-    people = last_people - first_people
-    if people < PEOPLE_MIN and expected_per_s * span_ms < PEOPLE_MIN * 1000:
-        return expected_per_s
-    missing_ms = max(RATE_SPAN_MIN_MS - span_ms, 0)
-    measured = (people * 1000 + expected_per_s * missing_ms) / (span_ms + missing_ms)
-    return min(measured, configured_per_s)
-
-
-def estimated_wait_s(ahead: int, rate: float, sale_starts_in_s: float) -> int:
-    """Seconds until somebody with so many people ahead is let in; a day at most.
-
-    Nobody is let in before the sale begins; `sale_starts_in_s` is 0 where it has begun.
-    """
-    starts_in_s = max(sale_starts_in_s, 0.0)
-    if ahead + 1 > rate * WAIT_MAX_S:
-        return WAIT_MAX_S
-    return min(round(starts_in_s + (ahead + 1) / rate), WAIT_MAX_S)
-
-
 class Pace(msgspec.Struct, frozen=True):
     """How fast a queue moves: three stretches, one behind the other."""
 
@@ -131,7 +92,7 @@ def pace(
     limit = int(min(passes_max, seats / basket))
     at_once = max(limit - stock.out, 0)
     settled = max(stock.admitted - stock.out, 0)
-    seats_each = (stock.units + PRIOR_PEOPLE * basket) / (settled + PRIOR_PEOPLE)
+    seats_each = (stock.units + PRIOR_PEOPLE * basket * BUYING_SHARE) / (settled + PRIOR_PEOPLE)
     served = max(int(seats / max(seats_each, SEATS_FEW)) - stock.out, at_once)
     total = stock.available + stock.units
     in_turn_per_s = passes_max / TURNAROUND_S

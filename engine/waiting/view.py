@@ -307,6 +307,6 @@ def _moves(text: bytes) -> list[tuple[int, int]]:
 _CLOSED = View(
     epoch=0, mode="open", sale_status="ended", sale_end_at_ms=0, opens_at_ms=0, is_paused=False, tail=0,
     entrants=0, is_drawn=False, draw=None, serving=0, gone=Gone(),
-    stock=Stock(0, 0, 0, BASKET_MILLI, 0, 0, 0, 0), pace=Pace(0, 1.0, 0.0), read_at_s=0.0,
+    stock=Stock(0, 0, 0, BASKET_MILLI, 0, 0, 0, 0), pace=Pace(0, 1.0, 0, 1.0, 1.0), read_at_s=0.0,
 )  # fmt: skip
 """Of a queue that has left Redis."""

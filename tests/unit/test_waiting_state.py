@@ -22,7 +22,7 @@ STOCK = Stock(
 OPEN = View(
     epoch=3, mode="open", sale_status="published", sale_end_at_ms=0, opens_at_ms=NOW_MS - 1000,
     is_paused=False, tail=400, entrants=0, is_drawn=False, draw=None, serving=100, gone=Gone(), stock=STOCK,
-    pace=Pace(at_once=0, at_once_per_s=100.0, then_per_s=2.0), read_at_s=0.0,
+    pace=Pace(0, 100.0, 1_000_000, 2.0, 2.0), read_at_s=0.0,
 )  # fmt: skip
 LOTTERY = msgspec.structs.replace(OPEN, mode="lottery", serving=0)
 
@@ -143,11 +143,11 @@ def test_a_draw_gives_everybody_a_place_of_their_own() -> None:
 
 
 def test_a_queue_that_stands_still_promises_nothing() -> None:
-    assert told(changed(OPEN, pace=Pace(0, 1.0, 0.0)), 400).estimated_wait_seconds == WAIT_MAX_S
+    assert told(changed(OPEN, pace=Pace(0, 1.0, 0, 1.0, 0.0)), 400).estimated_wait_seconds == WAIT_MAX_S
 
 
 def test_nobody_is_let_in_before_the_sale_begins() -> None:
-    view = changed(OPEN, serving=0, opens_at_ms=NOW_MS + 100_000, pace=Pace(10, 100.0, 1.0))
+    view = changed(OPEN, serving=0, opens_at_ms=NOW_MS + 100_000, pace=Pace(10, 100.0, 1_000_000, 1.0, 1.0))
     assert told(view, 1).estimated_wait_seconds == pytest.approx(100, abs=1)
 
 
