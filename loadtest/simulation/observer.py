@@ -34,7 +34,9 @@ class Observer:
         self.tail = self.serving = self.admitted = self.left = 0
         self.available, self.reserved, self.confirmed = plan.seats, 0, 0
         self.usage = (1, 0)
-        """(basket_milli, return_permille) as the next admission is told."""
+        """(basket_milli, return_permille) as admission is told next."""
+        self._told_usage = (1, 0)
+        """What it was told last: that counts for who is late."""
         self.passes: dict[str, int] = {}
         self._expiries: list[tuple[int, str]] = []
         self._has_spent: set[str] = set()
@@ -127,7 +129,7 @@ class Observer:
         self.admitted += people
         self._waves.append(Wave(first, people, at_ms + 1000 * self._plan.claim_grace_s))
         self._wave_ends.append(last)
-        self._check_bound(before, before + people)
+        self._check_bound(before, before + people, self.usage)
 
     def _wave(self, place: int, at_ms: int) -> Wave | None:
         """The wave that keeps a slot for this place."""
@@ -144,14 +146,18 @@ class Observer:
         before = self.out(at_ms)
         wave = None if user in self._has_spent else self._wave(place, at_ms)
         if wave is None:
-            self._check_bound(before, before + 1)
+            self._check_bound(before, before + 1, self._told_usage)
         else:
             wave.slots -= 1
         self.passes[user] = expires_at_ms
         heapq.heappush(self._expiries, (expires_at_ms, user))
 
-    def _check_bound(self, before: int, after: int) -> None:
-        basket_milli, return_permille = self.usage
+    def has_told(self) -> None:
+        """Admission was told what people buy."""
+        self._told_usage = self.usage
+
+    def _check_bound(self, before: int, after: int, usage: tuple[int, int]) -> None:
+        basket_milli, return_permille = usage
         seats_milli = 1000 * self.available + return_permille * self.reserved
         is_within = after <= self._plan.passes_max and after * basket_milli <= seats_milli
         if not is_within and not (before == 0 and after == 1 and self.available > 0):

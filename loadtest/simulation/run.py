@@ -149,6 +149,7 @@ class Simulation:
     def _read_ledger(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
         for _, fields in entries:
             self.observer.read(fields[b"e"])
+        self.observer.has_told()
         if entries:
             last = entries[-1][0].decode()
             self._ledger_after = "(" + last
