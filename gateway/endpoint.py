@@ -39,7 +39,8 @@ class Endpoint:
         self._path = operations[0].path
         self._operations = {operation.method: operation for operation in operations}
         self._decoders = {operation.method: msgspec.json.Decoder(operation.body) for operation in operations}
-        if "GET" in self._operations:
+        # A stream has no end, so its head alone is not to be had.
+        if "GET" in self._operations and not self._operations["GET"].is_stream:
             self._operations |= {"HEAD": self._operations["GET"]}  # type: ignore[dict-item]
             self._decoders |= {"HEAD": self._decoders["GET"]}  # type: ignore[dict-item]
 
