@@ -69,7 +69,6 @@ class Head:
         "content_length",
         "content_type",
         "expects",
-        "forwarded_for",
         "keys",
         "request_id",
     )
@@ -84,7 +83,6 @@ class Head:
         self.content_length = get(b"content-length")
         self.content_type = get(b"content-type")
         self.expects = get(b"expect") is not None
-        self.forwarded_for = get(b"x-forwarded-for")
         self.keys = (get(b"idempotency-key"), get(b"x-idempotency-key"))
         request_id = get(b"x-request-id")
         if request_id is None or not _is_visible(request_id, REQUEST_ID_BYTES_MAX):
@@ -114,6 +112,11 @@ class Head:
                 "Idempotency-Key", "must be 1 to 255 visible ASCII characters without blanks"
             )
         return key.decode("ascii")
+
+    @property
+    def forwarded_for(self) -> bytes | None:
+        """What proxies say of where it came from."""
+        return self._by_name.get(b"x-forwarded-for")
 
     def queue_pass(self) -> bytes | None:
         """What `X-Queue-Pass` says."""
