@@ -18,6 +18,7 @@ from engine.audit_buyers import BuyerCheck
 from engine.audit_ledger import check_ledger
 from engine.audit_look import NOT_OPEN, STORE_ERRORS, CellMoved, CellView, LedgerBroken, find_cells, queries
 from engine.audit_payments import check_payments
+from engine.audit_queue import QueueCheck
 from engine.audit_report import EXIT_BLIND, EventReport, Report, ZoneState, render, to_json
 from engine.audit_round import QuickAuditor
 from engine.audit_sweep import check_deadlines, find_extra_bookings
@@ -112,6 +113,7 @@ class Auditor:
         await buyers.run()
         await check_deadlines(view)
         await check_ledger(view, durable, self._progress)
+        await QueueCheck(view).run(self._progress)
         await check_payments(view)
         if told is not None:
             await told.run()
@@ -146,7 +148,7 @@ class Auditor:
         """A cell that has left Redis: Postgres alone."""
         report, pool = view.report, self._stores.pool
         report.state = "closed"
-        if await self._stores.redis.exists(view.keys.sale):
+        if await self._stores.redis.exists(view.keys.sale, view.keys.queue, view.keys.places):
             report.violated(3, "closed_and_on_sale", "sale", "Redis still has the cell")
         zones = [row async for row in queries.zones(pool, event_id=view.event_id)]
         sums = {row["zone_id"]: row async for row in queries.zone_sums(pool, **view.in_range)}

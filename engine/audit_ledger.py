@@ -5,6 +5,7 @@ from typing import Any
 import asyncpg
 
 from engine.audit_look import CellView, Entries, Progress, booking_of, queries, read_entry
+from engine.audit_queue_entries import queue_entries_lost
 from engine.ledger import Confirm, Edit, Open, Position, QueueEntry, Reject, Reserve, parse_position
 
 PAGE_ENTRIES = 1_000
@@ -61,11 +62,17 @@ async def check_counted(view: CellView, entries: Entries) -> None:
     if edits:
         found = queries.edit_outcomes(view.stores.pool, versions=edits, **view.of_cell)
         outcomes = {row["version"]: row["outcome"] async for row in found}
+    of_queue = [(position, entry) for position, entry in entries if isinstance(entry, QueueEntry)]
+    lost = await queue_entries_lost(view, of_queue) if of_queue else set()
     for position, entry in entries:
         if entry is None:
             is_counted = False
-        elif isinstance(entry, Open | QueueEntry):
+        elif isinstance(entry, Open):
             continue
+        elif isinstance(entry, QueueEntry):
+            if position not in lost or position in dead:
+                continue
+            is_counted = False
         elif isinstance(entry, Edit):
             is_counted = outcomes.get(entry.version) == entry.outcome
         else:

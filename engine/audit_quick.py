@@ -17,6 +17,7 @@ from engine.audit_buyers import BuyerCheck
 from engine.audit_ledger import check_counted, check_order
 from engine.audit_look import CellMoved, CellView, LedgerBroken, booking_of, queries, read_entry
 from engine.audit_payments import check_some_payments
+from engine.audit_queue import QueueCheck
 from engine.audit_sweep import check_deadlines, check_members
 from engine.audit_zones import check_zones
 from engine.ledger import Position, parse_position
@@ -78,6 +79,7 @@ class QuickCheck:
             await check_members(view, members)
         await self._check_rows()
         await self._check_ledger(durable)
+        await QueueCheck(view).run_quick()
         await self._bookings.examine_suspects()
         await check_some_payments(view, list(self._seen))
         return has_sums

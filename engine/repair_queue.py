@@ -1,8 +1,8 @@
 """Postgres was set back (a restored backup, a fail-over): writing what Redis knows of a waiting room.
 
 Redis knows who stands where, who has a pass, and all totals; it does not know any more who has left, or when
-somebody joined. Such a number has no row afterwards, which says as much: nobody stands there. What proves a
-draw is in Postgres alone, so that a draw that was set back keeps its places and loses its proof.
+somebody joined. Such a number is nobody's afterwards, and nobody stands there. What proves a draw is in
+Postgres alone: a draw that was set back keeps its places and loses its proof.
 """
 
 import logging
@@ -16,6 +16,7 @@ from engine.failpoints import failpoint
 from engine.ids import CellId
 from engine.keys import CellKeys, tag
 from engine.ledger import Position
+from engine.rebuild_queue import parse_gaps
 from engine.rebuild_slices import Slices
 from engine.sql import load_queries
 from engine.waiting.lottery import Permutation
@@ -55,6 +56,15 @@ class QueueRepair:
         await self._end_numbers(
             [int(name[len(ENDED_PREFIX) :]) for name in fields if name.startswith(ENDED_PREFIX)]
         )
+        gaps = parse_gaps(fields.get(b"gaps", b"").decode())
+        await queries.repair_missing_places(
+            self._connection,
+            tail=int(fields[b"tail"]),
+            firsts=[first for first, _ in gaps],
+            lasts=[last for _, last in gaps],
+            **self._cell,
+        )
+        failpoint("repair_queue.after_missing_places")
         await self._write_passes(permutation)
         await self._write_waves()
         if key is not None and row["key"] is None:

@@ -204,3 +204,41 @@ SELECT count(*) AS letters,
           AND created_at > now() - make_interval(secs => :overdue_s)
     ) AS returning
 FROM dead_letters WHERE event_ref = :event_ref AND cell = :cell;
+
+-- name: waiting_room(event_ref, cell)^
+-- How far a queue is, and what has happened in it in all.
+SELECT tail, serving, admitted, claimed, spent, units, lapsed, coalesce(entrants, -1) AS entrants,
+    drawn_at IS NOT NULL AS is_drawn
+FROM waiting_rooms WHERE event_ref = :event_ref AND cell = :cell;
+
+-- name: places_count(event_ref, cell)$
+-- How many people stand in a queue.
+SELECT count(*) FROM queue_places WHERE event_ref = :event_ref AND cell = :cell AND ended_at IS NULL;
+
+-- name: places_page(event_ref, cell, after, rows_max)
+-- One page of a queue's numbers, whoever has left included.
+SELECT number, user_id, ended_at IS NULL AS is_living FROM queue_places
+WHERE event_ref = :event_ref AND cell = :cell AND number > :after
+ORDER BY number
+LIMIT :rows_max;
+
+-- name: places_by_number(event_ref, cell, numbers)
+SELECT number, user_id, ended_at IS NULL AS is_living FROM queue_places
+WHERE event_ref = :event_ref AND cell = :cell AND number = ANY (:numbers::int[]);
+
+-- name: passes_page(event_ref, cell, after, rows_max)
+-- One page of the users who ever claimed a pass.
+SELECT user_id FROM queue_passes
+WHERE event_ref = :event_ref AND cell = :cell AND user_id > :after
+ORDER BY user_id
+LIMIT :rows_max;
+
+-- name: passes_of(event_ref, cell, user_ids)
+SELECT user_id, (extract(epoch FROM expires_at) * 1000)::bigint AS expires_at_ms, booking_id,
+    ended_at IS NOT NULL AS is_ended
+FROM queue_passes WHERE event_ref = :event_ref AND cell = :cell AND user_id = ANY (:user_ids::uuid[]);
+
+-- name: passes_max_changed_at(event_ref, cell)$
+-- When an edit last changed how many passes may be out.
+SELECT max(decided_at) FROM edits
+WHERE event_ref = :event_ref AND cell = :cell AND outcome = 'applied' AND intent -> 'sale' ? 'queue_passes_max';

@@ -255,6 +255,16 @@ SELECT :event_ref, :cell, number, '00000000-0000-0000-0000-000000000000', now(),
 FROM unnest(:numbers::int[]) AS number
 ON CONFLICT (event_ref, cell, number) DO UPDATE SET ended_at = coalesce(queue_places.ended_at, now());
 
+-- name: repair_missing_places(tail, firsts, lasts, event_ref, cell)!
+-- Numbers outside of the gaps that somebody had who is not known any more: nobody stands there.
+INSERT INTO queue_places (event_ref, cell, number, user_id, joined_at, ended_at)
+SELECT :event_ref, :cell, number, '00000000-0000-0000-0000-000000000000', now(), now()
+FROM generate_series(1, :tail::int) AS number
+WHERE NOT EXISTS (
+    SELECT FROM unnest(:firsts::int[], :lasts::int[]) AS gap (first, last) WHERE number BETWEEN gap.first AND gap.last
+)
+ON CONFLICT DO NOTHING;
+
 -- name: repair_passes(users, numbers, places, expires_ats_ms, bookings, ttl_ms, event_ref, cell)!
 -- The passes that have not ended.
 INSERT INTO queue_passes (event_ref, cell, user_id, number, place, claimed_at, expires_at, booking_id)
