@@ -119,6 +119,46 @@ class QueueMachine(RuleBasedStateMachine):
         assert answer.status == Status.OK
         self.model.end(booking, "confirmed" if how == "confirm" else "cancelled")
 
+    @rule(pick=st.integers(0, 7), early_ms=st.sampled_from([0, 0, 1]))
+    def reserve_when_it_runs_out(self, pick: int, early_ms: int) -> None:
+        """Nobody has swept the pass yet."""
+        model = self.model
+        out = [user for user, until_ms in model.passes.items() if until_ms > model.now_ms]
+        if out:
+            user = out[pick % len(out)]
+            left_ms = model.passes[user] - model.now_ms - early_ms
+            if left_ms:
+                self.forward(left_ms)
+            self.reserve(user, 1, "own")
+            if user in model.numbers:
+                self.claim(user, is_stale=False)
+
+    @rule(pick=st.integers(0, 7))
+    def come_back(self, pick: int) -> None:
+        """A booking is cancelled, and its buyer wants another pass at once."""
+        held = [user for user, b in self.model.spent.items() if self.model.bookings[b].status == "reserved"]
+        if held:
+            user = held[pick % len(held)]
+            booking = self.model.spent[user]
+            assert self.cell.cancel(user, booking).status == Status.OK
+            self.model.end(booking, "cancelled")
+            self.claim(user, is_stale=False)
+
+    @precondition(lambda self: self.model.waves)
+    @rule(early_ms=st.sampled_from([0, 0, 1]), people_max=st.sampled_from([0, 0, 1, 100]))
+    def be_late(self, early_ms: int, people_max: int) -> None:
+        """The time of a wave is over, or nearly; some claim before anybody sweeps, and some behind."""
+        model, wave = self.model, self.model.waves[0]
+        left_ms = wave.served_at_ms + model.room.grace_ms - model.now_ms - early_ms
+        if left_ms > 0:
+            self.forward(left_ms)
+        of_wave = [u for u, n in model.numbers.items() if wave.first <= model.place_of(n) <= wave.last]
+        for number, user in enumerate(of_wave):
+            if number == 1:
+                self.admit(people_max, (1_000, 0))
+            if user in model.numbers:
+                self.claim(user, is_stale=False)
+
     # --- time, workers, the organizer
 
     @rule(ms=moments)
