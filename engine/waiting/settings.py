@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 from engine.errors import InvalidState, ValidationFailed
 from engine.moments import Moment, moment
 from engine.times import to_ms
+from engine.waiting.randomness import drand_round
 
 Mode = Literal["open", "lottery"]
 Rate = Annotated[float, Meta(ge=0.01, le=100_000)]
@@ -115,9 +116,24 @@ def _checked(room: StoredRoom, sale_end_at: datetime | None) -> StoredRoom:
         raise ValidationFailed("waiting_room.opens_at", "is needed: at that time the lottery is drawn")
     if room.opens_at is not None and sale_end_at is not None and room.opens_at >= sale_end_at:
         raise ValidationFailed("waiting_room.opens_at", "must be before sale_end_at")
-    if room.public_round is not None and (room.mode != "lottery" or not room.public_round.strip()):
-        raise ValidationFailed("waiting_room.public_round", "names the public randomness of a lottery")
+    if room.public_round is not None:
+        _check_round(room, room.public_round)
     return room
+
+
+def _check_round(room: StoredRoom, public_round: str) -> None:
+    if room.mode != "lottery" or not public_round.strip():
+        raise ValidationFailed("waiting_room.public_round", "names the public randomness of a lottery")
+    try:
+        drand = drand_round(public_round)
+    except ValueError as error:
+        raise ValidationFailed("waiting_room.public_round", str(error)) from None
+    comes_at_s = None if drand is None else drand.at_s
+    if comes_at_s is not None and room.opens_at is not None and comes_at_s <= room.opens_at.timestamp():
+        raise ValidationFailed(
+            "waiting_room.public_round",
+            "comes out before opens_at: whoever knows it could still join or leave",
+        )
 
 
 def tuned(room: StoredRoom) -> dict[str, int]:

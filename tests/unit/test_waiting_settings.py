@@ -8,6 +8,7 @@ import pytest
 from msgspec import UNSET
 
 from engine.errors import InvalidState, ValidationFailed
+from engine.waiting.randomness import CHAINS
 from engine.waiting.settings import (
     StoredRoom,
     WaitingRoom,
@@ -23,6 +24,20 @@ from engine.waiting.settings import (
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 OPEN = StoredRoom(mode="open", opens_at=NOON)
+
+
+def quicknet(seconds_after_noon: int) -> str:
+    """The round of drand's quicknet that comes out then."""
+    [chain] = [chain for chain in CHAINS.values() if chain.name == "quicknet"]
+    number = (int(NOON.timestamp()) + seconds_after_noon - chain.genesis_s) // chain.period_s + 1
+    return f"drand:{chain.hash}:{number}"
+
+
+def test_a_round_of_drand_comes_out_after_the_freeze() -> None:
+    room = WaitingRoom(mode="lottery", opens_at=NOON, public_round=quicknet(60))
+    stored = new_room(room, None)
+    assert stored is not None
+    assert stored.public_round == room.public_round
 
 
 def decode(form: Any, **fields: Any) -> Any:
@@ -60,6 +75,8 @@ def test_what_is_not_of_the_form_is_refused(fields: dict[str, Any]) -> None:
         (WaitingRoom(mode="open", opens_at=datetime(9999, 1, 1, tzinfo=UTC)), None, "opens_at"),
         (WaitingRoom(mode="open", public_round="drand 1"), None, "public_round"),
         (WaitingRoom(mode="lottery", opens_at=NOON, public_round=" "), None, "public_round"),
+        (WaitingRoom(mode="lottery", opens_at=NOON, public_round="drand:x:1"), None, "public_round"),
+        (WaitingRoom(mode="lottery", opens_at=NOON, public_round=quicknet(0)), None, "public_round"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(
