@@ -3,8 +3,7 @@
 from functools import partial
 
 from engine.errors import Unauthorized
-from engine.ids import cell_of
-from engine.waiting.entrants import lottery_of, prove
+from engine.waiting.entrants import lottery_of
 from engine.waiting.published import PublishedDraw, PublishedProof
 from gateway.forms import Randomness
 from gateway.operation import Call, Reply
@@ -20,7 +19,7 @@ async def show_proof(call: Call) -> Reply:
     ticket = call.queue_ticket.ticket
     if ticket.event_id != call.id:
         raise Unauthorized("This ticket is of another queue")
-    proof = await prove(call.services.stores, cell_of(call.id), ticket.number, ticket.user_id)
+    proof = await call.services.proofs.prove(call.id, ticket.number, ticket.user_id)
     return Reply(PublishedProof.of(proof))
 
 

@@ -16,6 +16,7 @@ from engine.settings import Settings
 from engine.stores import Line, Stores, open_stores
 from engine.tokens import TokenSigner
 from engine.waiting.draw import Draws
+from engine.waiting.proofs import Proofs
 from engine.waiting.rooms import WaitingRooms
 from gateway.entrant_lists import EntrantLists
 from gateway.streams import QueueStreams
@@ -34,6 +35,7 @@ class Services(msgspec.Struct):
     rooms: WaitingRooms
     streams: QueueStreams
     draws: Draws
+    proofs: Proofs
     entrant_lists: EntrantLists
 
 
@@ -59,6 +61,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             rooms=rooms,
             streams=streams,
             draws=Draws(stores),
+            proofs=Proofs(stores),
             entrant_lists=EntrantLists(stores),
         )
     finally:

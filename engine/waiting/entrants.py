@@ -1,4 +1,4 @@
-"""What Postgres has of a lottery: its row, its entrants as leaves of the tree, and proofs of inclusion.
+"""What Postgres has of a lottery: its row, and its entrants as the leaves of the tree.
 
 Leaf `number - 1` is the pseudonym of whoever had the number at the freeze, and WITHDRAWN where nobody had it:
 they had left, or Redis had lost its end and the number was never heard of again.
@@ -11,12 +11,12 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from engine.errors import InvalidState, NotFound
+from engine.errors import NotFound
 from engine.ids import CellId, cell_of
 from engine.sql import load_queries
 from engine.stores import Connection, Stores
 from engine.times import to_ms
-from engine.waiting.lottery import CHUNK_LEAVES, WITHDRAWN, permutation, proof_of, pseudonym
+from engine.waiting.lottery import CHUNK_LEAVES, WITHDRAWN, permutation, pseudonym
 
 queries = load_queries("lottery")
 
@@ -47,15 +47,6 @@ class Lottery(msgspec.Struct, frozen=True, kw_only=True):
         if self.key is None or self.entrants is None:
             return None
         return permutation(self.key, self.entrants).place_of(number)
-
-
-class Proof(msgspec.Struct, frozen=True):
-    """That a number takes part: the way from its leaf to the root."""
-
-    number: int
-    leaf: bytes
-    path: list[bytes]
-    lottery: Lottery
 
 
 def lottery_from(cell_id: CellId, row: asyncpg.Record) -> Lottery:
@@ -112,25 +103,3 @@ async def leaves_between(stores: Stores, lottery: Lottery, first: int, last: int
     ):
         leaves[row["number"] - first] = pseudonym(lottery.event_id, row["user_id"])
     return leaves
-
-
-async def prove(stores: Stores, cell_id: CellId, number: int, user_id: UUID) -> Proof:
-    """That this person takes part with this number: reads one chunk of entrants and the roots of all.
-
-    Raises NotFound where they do not (they joined after it, or had left before), InvalidState before the root
-    is there.
-    """
-    lottery = await find_lottery(stores.pool, cell_id)
-    if lottery.root is None or lottery.entrants is None:
-        raise InvalidState("The entrants are not frozen yet", details={"status": "registered"})
-    leaf = pseudonym(lottery.event_id, user_id)
-    index = number - 1
-    if not 0 <= index < lottery.entrants:
-        raise NotFound("Who joined after the freeze took no part in the draw")
-    first = index - index % CHUNK_LEAVES + 1
-    chunk = await leaves_between(stores, lottery, first, first + CHUNK_LEAVES - 1)
-    if chunk[index % CHUNK_LEAVES] != leaf:
-        raise NotFound("Who had left before the freeze took no part in the draw")
-    event_ref, cell = cell_id
-    roots = [row["root"] async for row in queries.chunk_roots(stores.pool, event_ref=event_ref, cell=cell)]
-    return Proof(number, leaf, proof_of(chunk, roots, index), lottery)

@@ -100,24 +100,37 @@ def chunk_roots(leaves: Iterable[bytes]) -> list[bytes]:
     return roots
 
 
-def path_of(hashes: Sequence[bytes], index: int) -> list[bytes]:
-    """The audit path of one of these leaf hashes (or chunk roots): its neighbours, from the bottom up."""
-    if not 0 <= index < len(hashes):
-        raise ValueError(f"there is no leaf {index} among {len(hashes)}")
-    path = []
+def levels_of(hashes: Sequence[bytes]) -> list[bytes]:
+    """A tree to take many paths from: its levels from the bottom up, the hashes of each one joined."""
+    levels = [b"".join(hashes)]
     while len(hashes) > 1:
-        neighbour = index ^ 1
-        if neighbour < len(hashes):
-            path.append(hashes[neighbour])
         hashes = _parents(hashes)
+        levels.append(b"".join(hashes))
+    return levels
+
+
+def path_in(levels: Sequence[bytes], index: int) -> list[bytes]:
+    """The audit path of one of the hashes at the bottom: its neighbours, from the bottom up."""
+    if not 0 <= index < len(levels[0]) // DIGEST_BYTES:
+        raise ValueError(f"there is no leaf {index}")
+    path = []
+    for level in levels[:-1]:
+        neighbour = level[(index ^ 1) * DIGEST_BYTES : (index ^ 1) * DIGEST_BYTES + DIGEST_BYTES]
+        if neighbour:
+            path.append(neighbour)
         index //= 2
     return path
 
 
-def proof_of(chunk: Sequence[bytes], roots: Sequence[bytes], index: int) -> list[bytes]:
-    """The audit path of leaf `index` of the whole tree, from the leaves of its chunk and all chunk roots."""
+def proof_in(chunk: Sequence[bytes], roots: Sequence[bytes], index: int) -> list[bytes]:
+    """The audit path of leaf `index` of all, from the levels of its chunk and of the tree of chunk roots."""
     which, within = divmod(index, CHUNK_LEAVES)
-    return path_of([leaf_hash(leaf) for leaf in chunk], within) + path_of(roots, which)
+    return path_in(chunk, within) + path_in(roots, which)
+
+
+def proof_of(chunk: Sequence[bytes], roots: Sequence[bytes], index: int) -> list[bytes]:
+    """The same from the leaves of the chunk and all chunk roots."""
+    return proof_in(levels_of([leaf_hash(leaf) for leaf in chunk]), levels_of(roots), index)
 
 
 def root_by(leaf: bytes, index: int, entrants: int, path: Sequence[bytes]) -> bytes:

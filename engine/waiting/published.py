@@ -7,8 +7,9 @@ import msgspec
 from msgspec import Meta
 
 from engine.times import rfc3339
-from engine.waiting.entrants import Lottery, Proof
+from engine.waiting.entrants import Lottery
 from engine.waiting.lottery import ALGORITHM
+from engine.waiting.proofs import Proof
 
 Hex = Annotated[str, Meta(pattern="^([0-9a-f]{2})*$")]
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="32 bytes in hex")]

@@ -98,6 +98,7 @@ OBJECTS = {
     "line": "HotLine",
     "link": "RedisLink",
     "lotteries": "Lotteries",
+    "proofs": "Proofs",
     "publisher": "Publisher",
     "quick": "QuickAuditor",
     "read": "CatalogueReader",

@@ -15,8 +15,9 @@ from engine.waiting import draw as drawing
 from engine.waiting.calls import QueueCalls
 from engine.waiting.checking import check_draw
 from engine.waiting.draw import DrawBroken, Draws, Stage, ones
-from engine.waiting.entrants import Lottery, find_lottery, leaf_pages, prove
+from engine.waiting.entrants import Lottery, find_lottery, leaf_pages
 from engine.waiting.lottery import WITHDRAWN, Permutation, draw_key, is_included, pseudonym
+from engine.waiting.proofs import Proofs
 from engine.waiting.published import PublishedDraw
 from tests.integration.kit import Event, Rig, until
 from tests.integration.processes import Processes
@@ -125,21 +126,22 @@ async def test_who_is_there_at_the_freeze_takes_part_and_nobody_else(rig: Rig, d
 
 
 async def test_every_entrant_can_be_proved_and_who_is_none_cannot(rig: Rig, draw: Draw) -> None:
+    proofs = Proofs(rig.stores)
     await draw.join(8)
     await draw.leave(2)
     with pytest.raises(InvalidState):
-        await prove(rig.stores, draw.event.cell, 1, draw.people[1])
+        await proofs.prove(draw.event.id, 1, draw.people[1])
     late = await draw.freeze()
     await draw.until_frozen()
     rig.work("lottery")
     lottery = await draw.until_drawn()
     assert lottery.root is not None
     for number in (1, 3, 8):
-        proof = await prove(rig.stores, draw.event.cell, number, draw.people[number])
+        proof = await proofs.prove(draw.event.id, number, draw.people[number])
         assert is_included(proof.leaf, number - 1, 8, proof.path, lottery.root)
     for number, user in ((2, draw.people[2]), (late, draw.people[late]), (1, draw.people[3]), (0, uuid4())):
         with pytest.raises(NotFound):
-            await prove(rig.stores, draw.event.cell, number, user)
+            await proofs.prove(draw.event.id, number, user)
 
 
 async def test_a_draw_waits_for_its_round_and_takes_it_once(rig: Rig) -> None:
