@@ -156,7 +156,7 @@ class GatewayProtocol(HttpToolsProtocol):
         length = head.content_length
         if length is None:
             # A GET has no body, unless it says that one comes in chunks.
-            if endpoint.verb == b"POST" or any(name == b"transfer-encoding" for name, _ in self.headers):
+            if endpoint.verb == b"POST" or head.is_chunked:
                 return None
         elif len(length) > LENGTH_DIGITS_MAX or int(length) > endpoint.bytes_max:
             return None

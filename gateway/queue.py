@@ -119,6 +119,8 @@ class JoinEndpoint(HotRoute):
             number = int(reply[2])
             text = rooms.signer.ticket(event_id, user_id, number)
             ticket = Ticket(ids.cell_of(event_id), user_id.bytes, number)
+            # Who comes back with a number that was forgotten may just have been told that it is gone.
+            rooms.standings.forget(ticket)
             if status == _REPLAYED:
                 self._aside(
                     exchange, started_s, self._tell_again(exchange, started_s, ticket, text, reply[1])

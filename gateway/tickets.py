@@ -24,11 +24,11 @@ class ShownTicket(msgspec.Struct, frozen=True):
 
 def shown(signer: QueueSigner, head: Head, query: bytes) -> ShownTicket:
     """The ticket of a request; raises Unauthorized."""
-    text: str | None = None
     sent = head.queue_ticket()
     if sent is not None:
-        text = sent.decode("latin-1")
-    elif query.startswith(_SIMPLE) and b"&" not in query and b"%" not in query:
+        return ShownTicket(signer.read_ticket(sent), sent.decode("ascii"))
+    text: str | None = None
+    if query.startswith(_SIMPLE) and b"&" not in query and b"%" not in query:
         text = query[len(_SIMPLE) :].decode("latin-1")
     elif query:
         text = decode_query(TicketQuery, query).ticket

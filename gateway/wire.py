@@ -114,6 +114,11 @@ class Head:
         return key.decode("ascii")
 
     @property
+    def is_chunked(self) -> bool:
+        """Whether a body comes whose length is not announced."""
+        return b"transfer-encoding" in self._by_name
+
+    @property
     def forwarded_for(self) -> bytes | None:
         """What proxies say of where it came from."""
         return self._by_name.get(b"x-forwarded-for")

@@ -65,6 +65,11 @@ class View(msgspec.Struct):
     pace: Pace
     read_at_s: float
     """On the monotonic clock."""
+    passed: int = 0
+    """Places up to `serving` that are not marked as gone: counted once for everybody who asks."""
+
+    def __post_init__(self) -> None:
+        self.passed = self.serving - self.gone.up_to(self.serving)
 
     def place_of(self, number: int) -> int | None:
         """The place of a number, or None before the draw."""
@@ -80,7 +85,7 @@ class View(msgspec.Struct):
         """How many people stand before this place and are still to be let in."""
         if place <= self.serving:
             return 0
-        return place - 1 - self.serving - (self.gone.up_to(place - 1) - self.gone.up_to(self.serving))
+        return place - 1 - self.gone.up_to(place - 1) - self.passed
 
     def is_over(self, now_ms: int) -> bool:
         """Whether nothing will be sold any more."""

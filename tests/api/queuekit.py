@@ -72,7 +72,8 @@ class Room:
         self.client = client
         self.event = event
         self.id = UUID(event["id"])
-        self.keys = CellKeys(cell_of(self.id))
+        self.cell_id = cell_of(self.id)
+        self.keys = CellKeys(self.cell_id)
         self._mint = mint
         self._stores = stores
 

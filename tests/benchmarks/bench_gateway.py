@@ -49,10 +49,11 @@ CAPACITY = 100_000_000
 
 
 def serve_bare(answer: dict[str, Any], protocol: type[HttpToolsProtocol]) -> None:
-    """A bare ASGI application on the gateway's server settings; `answer` has its headers and its body."""
+    """A bare ASGI application on the gateway's server settings; `answer` has its headers, its body and, where
+    it is not 201, its status."""
     start = {
         "type": "http.response.start",
-        "status": 201,
+        "status": answer.get("status", 201),
         "headers": [(name.encode(), value.encode()) for name, value in answer["headers"]],
     }
     body = {"type": "http.response.body", "body": answer["body"].encode()}
