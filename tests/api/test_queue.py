@@ -379,3 +379,40 @@ async def test_a_ticket_of_another_event_does_not_open_this_one(
     assert refusal(await elsewhere.reserve(queue_pass)) == (403, "QUEUE_PASS_INVALID")
     assert refusal(await elsewhere.join(**{"x-queue-ticket": person.ticket})) == (400, "VALIDATION_ERROR")
     assert (await person.reserve(queue_pass)).status_code == 201
+
+
+class TestGone:
+    """A sale that leaves Redis as soon as it is over."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+        # Before the workers begin to count.
+        monkeypatch.setattr("workers.recovery.CLOSE_INTERVAL_S", 0.1)
+        return msgspec.structs.replace(settings, cell_retention_s=0)
+
+    async def test_the_queue_of_a_sale_that_has_left_redis_is_closed(
+        self, settings: Settings, room: Room, stores: Stores
+    ) -> None:
+        [person] = await room.joined(1)
+        soon = in_s(0.5, int(time.time() * 1000))
+        assert (await room.organize("PUT", sale_end_at=soon)).status_code == 200
+
+        async def has_left() -> bool:
+            return not await stores.redis.exists(room.keys.sale)
+
+        await until(has_left, "the cell is closed")
+
+        async def is_closed() -> bool:
+            answer = await person.status()
+            return answer.status_code == 200 and answer.json()["data"]["status"] == "closed"
+
+        await until(is_closed, "the queue is closed")
+        assert refusal(await room.person().join()) == (409, "SALE_NOT_OPEN")
+        # A gateway that has never seen it says so, too.
+        application = create_app(settings)
+        async with application.router.lifespan_context(application):
+            transport = httpx.ASGITransport(app=application)
+            async with httpx.AsyncClient(transport=transport, base_url="http://rush.test") as client:
+                headers = {"x-queue-ticket": person.ticket}
+                answer = await client.get(f"{API}/queue/status", headers=headers)
+                assert answer.json()["data"]["status"] == "closed"
