@@ -384,6 +384,19 @@ async def test_a_draw_that_contradicts_itself_never_reaches_redis(rig: Rig, draw
     assert (await draw.in_redis())[0] == ""
 
 
+async def test_the_workers_freeze_and_draw_when_the_time_has_come(rig: Rig) -> None:
+    rig.work("recovery", "relay", "admission", "lottery")
+    draw = await open_draw(rig)
+    in_time = await draw.join(10)
+    assert (await draw.row()).entrants is None
+    await rig.redis.hset(draw.event.keys.sale, "queue_opens_at_ms", 1)
+    lottery = await draw.until_drawn()
+    assert lottery.entrants == len(in_time)
+    assert await draw.is_proved()
+    # And people are let in, in the order that was drawn.
+    await until(lambda: rig.redis.hget(draw.event.keys.queue, "serving"), "somebody is let in")
+
+
 async def test_an_event_of_nobody_is_drawn_too(rig: Rig, draw: Draw) -> None:
     await draw.freeze()
     lottery = await draw.until_frozen()
