@@ -84,6 +84,13 @@ METRICS = (
         "the admission worker could move a queue",
         "mostrecent",
     ),
+    Metric(
+        "lotteries_undrawn",
+        "gauge",
+        ("why",),
+        "lotteries that are frozen and not drawn: the round is not entered, Redis is away, they are broken",
+        "mostrecent",
+    ),
     Metric("outbox_deleted_total", "counter", (), "a domain event left the outbox"),
 )
 

@@ -21,6 +21,7 @@ from engine.waiting.proofs import Proofs
 from engine.waiting.published import PublishedDraw
 from tests.integration.kit import Event, Rig, until
 from tests.integration.processes import Processes
+from workers.lottery import Lotteries
 
 FAR = "2099-01-01T00:00:00.000Z"
 ROUND = "the numbers of 1 May 2027"
@@ -371,7 +372,9 @@ async def test_without_its_guard_a_round_would_be_entered_twice(
 
 
 @pytest.mark.parametrize("column", ["seed", "commitment", "root", "key"])
-async def test_a_draw_that_contradicts_itself_never_reaches_redis(rig: Rig, draw: Draw, column: str) -> None:
+async def test_a_draw_that_contradicts_itself_never_reaches_redis(
+    rig: Rig, draw: Draw, column: str, caplog: pytest.LogCaptureFixture
+) -> None:
     await draw.join(4)
     await draw.freeze()
     await draw.until_frozen()
@@ -381,6 +384,9 @@ async def test_a_draw_that_contradicts_itself_never_reaches_redis(rig: Rig, draw
     await rig.pool.execute(f"UPDATE waiting_rooms SET {column} = $1", hashlib.sha256(b"x").digest())
     with pytest.raises(DrawBroken):
         await draw.draws.advance(draw.event.cell)
+    # The worker says so, and works on.
+    assert await Lotteries(rig.stores).step() == {}
+    assert caplog.text.count("cannot be drawn") == 1
     assert (await draw.in_redis())[0] == ""
 
 
