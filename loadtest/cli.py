@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -19,10 +20,10 @@ from engine.audit_report import Report
 from engine.settings import Settings, SettingsError, child_environment, load_running_settings
 from engine.stores import Stores, open_stores
 from loadtest.clients import Clients
-from loadtest.options import GRACE_S, IN_FLIGHT_MAX, parse
+from loadtest.options import GRACE_S, IN_FLIGHT_MAX, WAITING_ROOM, parse
 from loadtest.organizer import Organizer, Target, TargetError
-from loadtest.plan import Plan, PlanBasket
-from loadtest.profile import Profile, load_profile
+from loadtest.plan import Plan, PlanBasket, QueuePlan
+from loadtest.profile import NAMES, Profile, load_profile
 from loadtest.progress import Progress
 from loadtest.report import render, render_html
 from loadtest.stack import own_stack
@@ -36,6 +37,33 @@ PROGRESS_INTERVAL_S = 1.0
 CLIENTS_START_TIMEOUT_S = 30.0
 ARRIVAL_SLACK = 1.5
 """How much longer than planned arriving may take before the run is ended."""
+
+
+QUEUE_GRACE_S = 60.0
+
+
+def _queue_plan(options: argparse.Namespace) -> QueuePlan | None:
+    """The waiting room that the options ask for."""
+    if options.profile != WAITING_ROOM:
+        return None
+    return QueuePlan(
+        admissions_per_s=options.admissions,
+        passes_max=options.passes_max,
+        pass_ttl_s=options.pass_ttl,
+        claim_grace_s=options.claim_grace,
+        pusher_share=options.pusher_share,
+    )
+
+
+def _waiting_room(queue: QueuePlan) -> dict[str, Any]:
+    """The same as an event has it."""
+    return {
+        "mode": "open",
+        "admissions_per_second": queue.admissions_per_s,
+        "passes_max": queue.passes_max,
+        "pass_ttl_seconds": queue.pass_ttl_s,
+        "claim_grace_seconds": queue.claim_grace_s,
+    }
 
 
 def _say(text: str) -> None:
@@ -53,7 +81,8 @@ class Run:
 
     async def run(self, target: Target, settings: Settings) -> Verdict:
         """From the event to the verdict. Raises TargetError where it cannot begin."""
-        profile = load_profile(self._options.profile)
+        is_queued = self._options.profile == WAITING_ROOM
+        profile = load_profile(NAMES[0] if is_queued else self._options.profile)
         organizer = Organizer(target, settings.jwt_secret)
         plan = await self._prepare(target, settings, profile, organizer)
         stores = await open_stores(settings, "load")
@@ -80,12 +109,17 @@ class Run:
         self, target: Target, settings: Settings, profile: Profile, organizer: Organizer
     ) -> Plan:
         options = self._options
+        queue = _queue_plan(options)
         try:
             capacities = profile.capacities(options.tickets)
         except ValueError as error:
             raise TargetError(f"--tickets: {error}") from None
         event_id, zone_ids = await asyncio.to_thread(
-            organizer.put_on_sale, profile, capacities, hold_ttl_s=options.hold_ttl
+            organizer.put_on_sale,
+            profile,
+            capacities,
+            hold_ttl_s=options.hold_ttl,
+            waiting_room=None if queue is None else _waiting_room(queue),
         )
         deadline_s = time.monotonic() + ON_SALE_TIMEOUT_S
         while not await asyncio.to_thread(organizer.is_on_sale, event_id):
@@ -97,6 +131,8 @@ class Run:
             f"{options.rate:,.0f} a second"
         )
         arriving_s = options.people / options.rate
+        # Who waits is let in no faster than that, and for the last ones seats have to come back.
+        waiting_s = 0.0 if queue is None else options.people / queue.admissions_per_s + QUEUE_GRACE_S
         return Plan(
             host=target.host,
             port=target.port,
@@ -123,7 +159,8 @@ class Run:
             twice_share=options.twice_share,
             again_share=options.again_share,
             think_s=options.think,
-            bound_s=arriving_s * ARRIVAL_SLACK + GRACE_S,
+            bound_s=(arriving_s + waiting_s) * ARRIVAL_SLACK + GRACE_S,
+            queue=queue,
         )
 
     async def _follow(self, clients: Clients, tally: Tally, stores: Stores) -> None:

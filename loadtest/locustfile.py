@@ -25,6 +25,7 @@ from loadtest.arrivals import own_arrivals
 from loadtest.finish import Finish, process_of
 from loadtest.person import Person, Reply
 from loadtest.plan import Plan, load_plan
+from loadtest.queued_person import QueuedPerson
 from loadtest.told import NO_ANSWER, Answer, Beat, End, ToldWriter, told_path
 
 STOP_FILE = "stop"
@@ -95,7 +96,8 @@ class Crowd:
             self._people.spawn(self._live, number, due_s)
 
     def _live(self, number: int, due_s: float) -> None:
-        Person(self, number, due_s).live()
+        kind = Person if self.plan.queue is None else QueuedPerson
+        kind(self, number, due_s).live()
 
     def _beat(self) -> None:
         stop = Path(self.plan.folder) / STOP_FILE
@@ -126,11 +128,11 @@ class Crowd:
         """An access token for a buyer."""
         return self._signer.sign(user_id, "user", None, ttl_s=TOKEN_TTL_S)
 
-    def send(self, path: str, body: bytes, headers: dict[str, str]) -> Reply:
-        """POST on a free connection; waiting for one counts, for the buyer waits too."""
+    def send(self, path: str, body: bytes, headers: dict[str, str], method: str = "POST") -> Reply:
+        """Ask on a free connection; waiting for one counts, for the buyer waits too."""
         sent_s = self.now_s()
         try:
-            response = self._client.request("POST", path, body, headers)
+            response = self._client.request(method, path, body, headers)
             content = bytes(response.read())
         except _NO_REPLY as error:
             done_s = self.now_s()

@@ -6,6 +6,9 @@ import os
 from loadtest.profile import NAMES
 
 PEOPLE = 40_000
+WAITING_ROOM = "waiting-room"
+PEOPLE_WAITING = 5_000
+"""With a waiting room, where nothing else is said: each of them asks many times."""
 TICKETS_SHARE = 0.3
 """Tickets for each person, where their number is not said: several times more people than tickets."""
 RATE_PER_S = 1_000.0
@@ -54,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         "--arrivals",
         type=_count,
         metavar="N",
-        help=f"how many arrive ({PEOPLE:,})",
+        help=f"how many arrive ({PEOPLE:,}; {PEOPLE_WAITING:,} with a waiting room)",
         dest="people",
     )
     size.add_argument(
@@ -72,7 +75,12 @@ def parser() -> argparse.ArgumentParser:
     )
     size.add_argument("--seed", type=int, help="for the same people again; another one each time")
     people = made.add_argument_group("people")
-    people.add_argument("--profile", choices=NAMES, default=NAMES[0], help=f"what they buy ({NAMES[0]})")
+    people.add_argument(
+        "--profile",
+        choices=(*NAMES, WAITING_ROOM),
+        default=NAMES[0],
+        help=f"what they buy ({NAMES[0]}); {WAITING_ROOM}: the same, with a waiting room in front",
+    )
     people.add_argument("--hold-ttl", type=_count, metavar="SECONDS", default=10, help="of a hold (10)")
     people.add_argument("--confirm-share", type=_share, default=0.8, help="who confirms (0.8)")
     people.add_argument(
@@ -82,6 +90,14 @@ def parser() -> argparse.ArgumentParser:
     people.add_argument("--keyless-share", type=_share, default=0.05, help="who sends no key (0.05)")
     people.add_argument("--again-share", type=_share, default=0.1, help="who comes back when sold out (0.1)")
     people.add_argument("--think", type=_positive, metavar="SECONDS", default=1.0, help="mean pause (1.0)")
+    queue = made.add_argument_group(f"the waiting room (--profile {WAITING_ROOM})")
+    queue.add_argument(
+        "--admissions", type=_positive, metavar="N", default=200.0, help="let in a second (200)"
+    )
+    queue.add_argument("--passes-max", type=_count, metavar="N", default=200, help="passes out at once (200)")
+    queue.add_argument("--pass-ttl", type=_count, metavar="SECONDS", default=15, help="of a pass (15)")
+    queue.add_argument("--claim-grace", type=_count, metavar="SECONDS", default=5, help="to claim it (5)")
+    queue.add_argument("--pusher-share", type=_share, default=0.02, help="who tries without a pass (0.02)")
     clients = made.add_argument_group("clients")
     clients.add_argument("--target", metavar="URL", help="a gateway on this machine (http://127.0.0.1:8000)")
     clients.add_argument("--own-stack", action="store_true", help="start one, even where a `rush up` runs")
@@ -106,7 +122,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if options.people is not None and options.duration is not None:
         made.error("--people and --duration say the same in two ways: give one")
     if options.people is None:
-        options.people = PEOPLE if options.duration is None else max(1, int(options.rate * options.duration))
+        usual = PEOPLE_WAITING if options.profile == WAITING_ROOM else PEOPLE
+        options.people = usual if options.duration is None else max(1, int(options.rate * options.duration))
     if options.tickets is None:
         options.tickets = max(3, int(options.people * TICKETS_SHARE))
     if options.confirm_share + options.cancel_share > 1:

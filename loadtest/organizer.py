@@ -90,7 +90,12 @@ class Organizer:
         return data
 
     def put_on_sale(
-        self, profile: Profile, capacities: dict[str, int], *, hold_ttl_s: int
+        self,
+        profile: Profile,
+        capacities: dict[str, int],
+        *,
+        hold_ttl_s: int,
+        waiting_room: dict[str, Any] | None = None,
     ) -> tuple[UUID, dict[str, UUID]]:
         """Make and publish the event; its id, and zone name → zone id."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -107,6 +112,7 @@ class Organizer:
                 "sale_start_at": "2020-01-01T00:00:00Z",
                 "max_per_user": profile.max_per_user,
                 "hold_ttl_seconds": hold_ttl_s,
+                "waiting_room": waiting_room,
                 "shows": [{"show_date": now, "zones": zones}],
             },
         )

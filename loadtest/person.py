@@ -45,8 +45,8 @@ class World(Protocol):
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
 
-    def send(self, path: str, body: bytes, headers: dict[str, str]) -> Reply:
-        """POST, and wait for the answer."""
+    def send(self, path: str, body: bytes, headers: dict[str, str], method: str = "POST") -> Reply:
+        """Send a request, and wait for the answer."""
 
     def at_once(self, act: Callable[[], None]) -> Callable[[], None]:
         """Begin to act beside the caller; the result waits until it is done."""
@@ -70,34 +70,36 @@ class Person:
     """Person number `number` of the plan; everything they do follows from the plan's seed."""
 
     def __init__(self, world: World, number: int, due_s: float) -> None:
-        self._world = world
-        self._plan = world.plan
-        self._number = number
-        self._due_s = due_s
-        self._choice = random.Random((self._plan.seed << 32) + number)
-        self._user_id = UUID(int=self._choice.getrandbits(128), version=4)
-        self._headers = {"Authorization": f"Bearer {world.token(self._user_id)}"}
+        self.world = world
+        self.plan = world.plan
+        self.number = number
+        self.due_s = due_s
+        self.choice = random.Random((self.plan.seed << 32) + number)
+        self.user_id = UUID(int=self.choice.getrandbits(128), version=4)
+        self.headers = {"Authorization": f"Bearer {world.token(self.user_id)}"}
         self._is_first = True
+        self.data: dict[str, Any] = {}
+        """Of the last answer that had any."""
 
     def live(self) -> None:
         """From the arrival until the person is done."""
-        choice, plan = self._choice, self._plan
+        choice, plan = self.choice, self.plan
         [basket] = choice.choices(range(len(plan.baskets)), [each.weight for each in plan.baskets])
         key = None if choice.random() < plan.keyless_share else self._new_key()
-        answer = self._reserve(basket, 0, key, self._due_s)
+        answer = self._reserve(basket, 0, key, self.due_s)
         if (
             answer.status == 409
             and answer.code == "INSUFFICIENT_STOCK"
             and choice.random() < plan.again_share
         ):
-            due_s = self._pause(choice.uniform(*COME_BACK_S))
-            if self._world.is_over:
+            due_s = self.pause(choice.uniform(*COME_BACK_S))
+            if self.world.is_over:
                 return
             answer = self._reserve(SINGLE, 1, self._new_key(), due_s)
         if answer.status != 201 or answer.booking_id is None:
             return
-        due_s = self._pause(min(choice.expovariate(1 / plan.think_s), plan.hold_ttl_s / 2))
-        if self._world.is_over:
+        due_s = self.pause(min(choice.expovariate(1 / plan.think_s), plan.hold_ttl_s / 2))
+        if self.world.is_over:
             return
         act = choice.random()
         if act < plan.confirm_share:
@@ -106,22 +108,22 @@ class Person:
             self._insist("cancel", answer, due_s)
 
     def _new_key(self) -> str:
-        return f"{self._choice.getrandbits(64):016x}"
+        return f"{self.choice.getrandbits(64):016x}"
 
-    def _pause(self, seconds: float) -> float:
+    def pause(self, seconds: float) -> float:
         """Wait; when what follows is due."""
-        due_s = self._world.now_s() + seconds
-        self._world.sleep(seconds)
+        due_s = self.world.now_s() + seconds
+        self.world.sleep(seconds)
         return due_s
 
     def _reserve(self, basket: int, attempt: int, key: str | None, due_s: float) -> Answer:
         """Press the button; some press it twice."""
-        chosen = basket_of(self._plan, basket)
+        chosen = basket_of(self.plan, basket)
         items = [{"zone_id": str(zone_id), "quantity": quantity} for zone_id, quantity in chosen.items]
-        headers = {**self._headers, "Content-Type": "application/json"}
+        headers = {**self.headers, "Content-Type": "application/json"}
         if key is not None:
             headers["Idempotency-Key"] = key
-        request = _Request(
+        request = Request(
             kind="reserve",
             path=RESERVE_PATH,
             body=json.dumps({"items": items}).encode(),
@@ -130,51 +132,51 @@ class Person:
             basket=basket,
             is_repeatable=key is not None,
         )
-        is_twice = key is not None and self._choice.random() < self._plan.twice_share
-        if is_twice and self._choice.random() < AT_ONCE_SHARE:
-            wait = self._world.at_once(lambda: _ignore(self._until_known(request, due_s)))
-            answer = self._until_known(request, due_s)
+        is_twice = key is not None and self.choice.random() < self.plan.twice_share
+        if is_twice and self.choice.random() < AT_ONCE_SHARE:
+            wait = self.world.at_once(lambda: _ignore(self.until_known(request, due_s)))
+            answer = self.until_known(request, due_s)
             wait()
             return answer
-        answer = self._until_known(request, due_s)
+        answer = self.until_known(request, due_s)
         if is_twice:
-            self._until_known(request, self._world.now_s())
+            self.until_known(request, self.world.now_s())
         return answer
 
     def _insist(self, verb: Literal["confirm", "cancel"], booked: Answer, due_s: float) -> None:
-        request = _Request(
+        request = Request(
             kind=verb,
             path=f"/api/v1/bookings/{booked.booking_id}/{verb}",
             body=b"",
-            headers=self._headers,
+            headers=self.headers,
             attempt=booked.attempt,
             basket=booked.basket,
             is_repeatable=True,
             booking_id=booked.booking_id,
         )
-        self._until_known(request, due_s)
+        self.until_known(request, due_s)
 
-    def _until_known(self, request: "_Request", due_s: float) -> Answer:
+    def until_known(self, request: "Request", due_s: float) -> Answer:
         """Send, and again after 503, 202 or no answer, as the contract says; a bounded number of times."""
         for tried in range(1, TRIES_MAX + 1):
             is_first, self._is_first = self._is_first, False
-            sent_s = self._world.now_s()
+            sent_s = self.world.now_s()
             try:
-                reply = self._world.send(request.path, request.body, request.headers)
+                reply = self.world.send(request.path, request.body, request.headers, request.method)
             except BaseException:
                 # The run is cut off: what becomes of this request, nobody will know.
-                lost = Reply(NO_ANSWER, {}, b"", sent_s, self._world.now_s())
-                self._world.tell(self._read(request, lost, due_s, is_first))
+                lost = Reply(NO_ANSWER, {}, b"", sent_s, self.world.now_s())
+                self.world.tell(self._read(request, lost, due_s, is_first))
                 raise
             answer = self._read(request, reply, due_s, is_first)
-            self._world.tell(answer)
+            self.world.tell(answer)
             is_open = answer.status in (202, NO_ANSWER) or answer.status >= 500
-            if not is_open or not request.is_repeatable or tried == TRIES_MAX or self._world.is_over:
+            if not is_open or not request.is_repeatable or tried == TRIES_MAX or self.world.is_over:
                 break
-            due_s = self._pause(_retry_after_s(reply) + self._choice.uniform(0, 0.5))
+            due_s = self.pause(_retry_after_s(reply) + self.choice.uniform(0, 0.5))
         return answer
 
-    def _read(self, request: "_Request", reply: Reply, due_s: float, is_first: bool) -> Answer:
+    def _read(self, request: "Request", reply: Reply, due_s: float, is_first: bool) -> Answer:
         """What an answer says, as a line."""
         code, booking_id = "", request.booking_id
         try:
@@ -183,12 +185,14 @@ class Person:
             body, code = _Body(), "UNREADABLE"
         if body.error is not None:
             code = str(body.error.get("code", ""))
+        self.data = body.data or {}
+        place = self.data.get("place")
         if body.data is not None and booking_id is None and "id" in body.data:
             booking_id = UUID(str(body.data["id"]))
         return Answer(
             kind=request.kind,
-            person=self._number,
-            user_id=self._user_id,
+            person=self.number,
+            user_id=self.user_id,
             attempt=request.attempt,
             due_s=due_s,
             sent_s=reply.sent_s,
@@ -201,10 +205,12 @@ class Person:
             basket=request.basket,
             is_keyed=request.is_repeatable,
             is_first=is_first,
+            place=place if isinstance(place, int) else 0,
+            is_pushing=request.is_pushing,
         )
 
 
-class _Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True):
     """What is sent again and again until the answer is known."""
 
     kind: Kind
@@ -215,6 +221,8 @@ class _Request(msgspec.Struct, frozen=True):
     basket: int
     is_repeatable: bool
     booking_id: UUID | None = None
+    method: str = "POST"
+    is_pushing: bool = False
 
 
 def basket_of(plan: Plan, number: int) -> PlanBasket:

@@ -19,6 +19,17 @@ class PlanBasket(msgspec.Struct, frozen=True):
         return sum(quantity for _, quantity in self.items)
 
 
+class QueuePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """The waiting room in front of the sale."""
+
+    admissions_per_s: float
+    passes_max: int
+    pass_ttl_s: int
+    claim_grace_s: int
+    pusher_share: float
+    """Who presses the button without a pass first, and must be refused."""
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a Locust process must know."""
 
@@ -54,6 +65,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Mean pause between the reservation and what follows."""
     bound_s: float
     """After so many seconds the run is ended, whatever is still under way."""
+    queue: QueuePlan | None = None
 
     def save(self, path: Path) -> None:
         """Write the plan for the owner's eyes: the secret is in it."""
@@ -66,4 +78,4 @@ def load_plan(path: Path) -> Plan:
     return msgspec.json.decode(path.read_bytes(), type=Plan)
 
 
-Kind = Literal["reserve", "confirm", "cancel"]
+Kind = Literal["reserve", "confirm", "cancel", "join", "status", "pass"]

@@ -29,6 +29,15 @@ def _facts(verdict: Verdict) -> Iterator[tuple[str, str]]:
         f"{verdict.accepted:,} reservations (201), and {verdict.replays:,} times the same answer again",
     )
     yield "then", f"{verdict.confirmed:,} confirmed, {verdict.cancelled:,} cancelled, the others let go"
+    if verdict.queue is not None:
+        queue = verdict.queue
+        yield (
+            "queue",
+            f"{queue.joined:,} joined, {queue.passes:,} passes, {queue.most_out:,} out at once "
+            f"({queue.passes_max:,} at most); waited P50 {queue.waited_s[0]:,.1f} s, "
+            f"P99 {queue.waited_s[1]:,.1f} s; {queue.polls:,} times asked; "
+            f"{queue.pushers:,} pressed without a pass, {queue.pushed_in:,} got in",
+        )
     yield "refused", f"{sum(verdict.refusals.values()):,}"
     yield "errors", f"{sum(verdict.errors.values()):,}"
     yield (

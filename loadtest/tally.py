@@ -10,6 +10,7 @@ import msgspec
 from engine.audit_told import Told, ToldBooking
 from loadtest.person import basket_of
 from loadtest.plan import Plan
+from loadtest.queue_tally import QueueTally
 from loadtest.told import NO_ANSWER, Answer, Beat, End, Line
 
 LATE_S = 0.05
@@ -73,6 +74,7 @@ class Tally:
         self.bookings: dict[UUID, _Heard] = {}
         self.found: list[str] = []
         """Contradictions in what was told, in words."""
+        self.queue = QueueTally()
         self._attempts: dict[tuple[int, int], _Attempt] = {}
         self._users: dict[int, UUID] = {}
         self._seqs: dict[str, UUID] = {}
@@ -150,9 +152,10 @@ class Tally:
             self.last_arrival_s = max(self.last_arrival_s, answer.sent_s)
             self.late_ms.append((answer.sent_s - answer.due_s) * 1000)
         self._take_slice(answer, latency_ms)
+        self.queue.take(answer)
         if answer.kind == "reserve":
             self._take_reserve(answer)
-        else:
+        elif answer.kind in ("confirm", "cancel"):
             self._take_decision(answer)
 
     def _take_slice(self, answer: Answer, latency_ms: float) -> None:
@@ -160,7 +163,7 @@ class Tally:
         slice_ = self.slices.setdefault(int((answer.done_s - self.first_s) / SLICE_S), Bucket())
         slice_.answered += 1
         slice_.latencies_ms.append(latency_ms)
-        if answer.status == 201 and not answer.is_replayed:
+        if answer.kind == "reserve" and answer.status == 201 and not answer.is_replayed:
             slice_.accepted += 1
         elif 400 <= answer.status < 500:
             slice_.refused += 1

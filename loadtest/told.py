@@ -39,6 +39,10 @@ class Answer(msgspec.Struct, array_like=True, tag="a", frozen=True):
     is_keyed: bool = True
     is_first: bool = False
     """The person's first request: how late it was sent is how late the person started."""
+    place: int = 0
+    """In the queue, where the answer names one."""
+    is_pushing: bool = False
+    """Sent without the pass that it needs."""
 
 
 class Beat(msgspec.Struct, array_like=True, tag="b", frozen=True):

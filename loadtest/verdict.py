@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from engine.audit_report import Report
+from loadtest.queue_tally import QueueFacts
 from loadtest.tally import LATE_S, Tally
 
 EXIT_CLEAN, EXIT_VIOLATED, EXIT_UNKNOWN = 0, 1, 2
@@ -80,6 +81,7 @@ class Verdict(msgspec.Struct, kw_only=True):
     violations: list[str]
     notes: list[str]
     timeline: list[Second]
+    queue: QueueFacts | None = None
 
     @property
     def exit_status(self) -> int:
@@ -100,6 +102,8 @@ def contradictions(tally: Tally) -> Iterator[str]:
     """What is wrong by what clients were told alone, whatever the stores say."""
     plan = tally.plan
     yield from tally.found
+    if plan.queue is not None:
+        yield from tally.queue.contradictions(plan.queue)
     for zone_id, seats in tally.confirmed_by_zone().items():
         if seats > plan.capacities[zone_id]:
             name, capacity = plan.zone_names[zone_id], plan.capacities[zone_id]
@@ -168,6 +172,7 @@ def judge(tally: Tally, report: Report | None, *, is_interrupted: bool = False) 
         violations=violations[:VIOLATIONS_TOLD_MAX],
         notes=notes,
         timeline=_timeline(tally),
+        queue=tally.queue.facts(plan.queue) if plan.queue is not None else None,
     )
 
 

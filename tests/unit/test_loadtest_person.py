@@ -75,7 +75,7 @@ class ScriptedWorld:
     def tell(self, answer: Answer) -> None:
         self.told.append(answer)
 
-    def send(self, path: str, body: bytes, headers: dict[str, str]) -> Reply:
+    def send(self, path: str, body: bytes, headers: dict[str, str], method: str = "POST") -> Reply:
         self.asked.append((path.rpartition("/")[2], headers.get("Idempotency-Key")))
         status, what = self._answers.pop(0)
         sent_s = self._time_s
@@ -162,7 +162,7 @@ def test_a_request_that_is_cut_off_is_written_down_as_unknown() -> None:
         pass
 
     class CutWorld(ScriptedWorld):
-        def send(self, path: str, body: bytes, headers: dict[str, str]) -> Reply:
+        def send(self, path: str, body: bytes, headers: dict[str, str], method: str = "POST") -> Reply:
             raise Cut
 
     world = CutWorld(make_plan())
