@@ -78,4 +78,4 @@ def load_plan(path: Path) -> Plan:
     return msgspec.json.decode(path.read_bytes(), type=Plan)
 
 
-Kind = Literal["reserve", "confirm", "cancel", "join", "status", "pass"]
+Kind = Literal["reserve", "confirm", "cancel", "join", "status", "pass", "place"]

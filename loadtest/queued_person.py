@@ -4,8 +4,14 @@ import json
 
 from loadtest.person import RESERVE_PATH, Person, Request, basket_of
 
-JOIN_PATH, STATUS_PATH, PASS_PATH = (f"/api/v1/queue/{word}" for word in ("join", "status", "pass"))
+JOIN_PATH, STATUS_PATH, PASS_PATH, PLACE_PATH = (
+    f"/api/v1/queue/{word}" for word in ("join", "status", "pass", "place")
+)
 NO_ROOM_S = 1.0
+CLAIMS_MAX = 15
+"""How often somebody who is late for the slot that was kept for them asks for another one."""
+LEAVE_SHARE = 0.2
+"""Who gives the place up, each time that they are told that it is most likely in vain."""
 PUSH_ATTEMPT = -1
 """Whoever presses without a pass does not mean the wish that they have later."""
 
@@ -47,6 +53,12 @@ class QueuedPerson(Person):
             match self.data.get("status"):
                 case "served":
                     return True
+                case "waiting" if self._gives_up():
+                    self.until_known(
+                        Request("place", PLACE_PATH, b"", self.headers, 0, 0, True, method="DELETE"),
+                        self.world.now_s(),
+                    )
+                    return False
                 case "waiting" | "registered" | "paused":
                     due_s = self.pause(int(self.data["poll_after_ms"]) / 1000)
                     if self.until_known(request, due_s).status != 200:
@@ -55,11 +67,16 @@ class QueuedPerson(Person):
                     return False
         return False
 
+    def _gives_up(self) -> bool:
+        return self.data.get("outlook") == "unlikely" and self.choice.random() < LEAVE_SHARE
+
     def _claim(self) -> bool:
         """Claim the pass; who comes too late for the slot that was kept tries until there is room."""
         request = Request("pass", PASS_PATH, b"", self.headers, 0, 0, True)
         due_s = self.world.now_s()
-        while not self.world.is_over:
+        for _ in range(CLAIMS_MAX):
+            if self.world.is_over:
+                break
             answer = self.until_known(request, due_s)
             if answer.status == 201:
                 self.headers["X-Queue-Pass"] = str(self.data["pass"])

@@ -30,6 +30,8 @@ SHORT_S = 3.0
 """Before somebody who found too few seats tries something else."""
 TRIES_MAX = 5
 TABS_S = 300.0
+PUSHERS_SHARE = 0.01
+"""Who presses the button without a pass."""
 NOTICED_S = 2.0
 """Within such a time a page that is about to be served asks again."""
 RATE = (1, 1_000)
@@ -118,6 +120,8 @@ class Deeds:
             self.later(crowd.patience_s(), self.leave, person)
         if crowd.happens(plan.tabs_share):
             self.later(crowd.within_s(TABS_S), self._join_again, person)
+        if crowd.happens(PUSHERS_SHARE):
+            self.later(plan.opens_before_s + crowd.within_s(TABS_S), self._push, person)
 
     def _join_again(self, person: int) -> None:
         if self._crowd.state[person] == WAITING:
@@ -201,17 +205,16 @@ class Deeds:
         left = [name for name in self._cell.zones if name not in self.sold_out]
         return ((self._crowd.any_of(left or list(self._cell.zones)), 1),)
 
+    def _push(self, person: int) -> None:
+        """Try without a pass; the observer sees it if that succeeds."""
+        if self._crowd.state[person] == WAITING:
+            self._ask_seats(person, self._cell.new_booking(), self._crowd.basket(), "", lambda _: None)
+
     def _reserve(self, person: int) -> None:
         crowd = self._crowd
         if crowd.state[person] != CHOOSING:
             return
-        booking = self._cell.new_booking()
-        basket = self._basket(person)
-        user, keys = user_text(person), self._cell.keys
-        zones = [self._cell.zones[name] for name, _ in basket]
-        arguments: list[Any] = [1, *RATE, DUE_MAX, user, booking, "", self._pass[person], len(basket)]
-        for zone, (_, quantity) in zip(zones, basket, strict=True):
-            arguments += (zone, "", quantity)
+        booking, basket = self._cell.new_booking(), self._basket(person)
 
         def reserved(answers: list[Any]) -> None:
             status, _, *detail = answers[0]
@@ -225,6 +228,21 @@ class Deeds:
             else:
                 crowd.state[person] = EMPTY
 
+        self._ask_seats(person, booking, basket, self._pass[person], reserved)
+
+    def _ask_seats(
+        self,
+        person: int,
+        booking: str,
+        basket: tuple[tuple[str, int], ...],
+        shown: int | str,
+        told: Callable[[list[Any]], None],
+    ) -> None:
+        user, keys = user_text(person), self._cell.keys
+        zones = [self._cell.zones[name] for name, _ in basket]
+        arguments: list[Any] = [1, *RATE, DUE_MAX, user, booking, "", shown, len(basket)]
+        for zone, (_, quantity) in zip(zones, basket, strict=True):
+            arguments += (zone, "", quantity)
         self._cell.ask(
             "reserve",
             [
@@ -233,7 +251,7 @@ class Deeds:
                 *map(keys.zone, zones),
             ],
             arguments,
-            reserved,
+            told,
         )
 
     def _find_less(self, person: int, available: int, basket: tuple[tuple[str, int], ...]) -> None:

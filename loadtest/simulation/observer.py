@@ -93,6 +93,9 @@ class Observer:
             if user in self._has_joined:
                 self._wrong("other", f"{user} has two numbers")
             self._has_joined.add(user)
+            if number > self._plan.people:
+                self._wrong("other", f"number {number} was given to {self._plan.people} people")
+                continue
             is_placed = self._is_drawn or number > self._entrants > 0
             self.places.set(self._place_of(number) if is_placed else number, True)
         self.tail = first + len(users) - 1

@@ -158,11 +158,13 @@ class Simulation:
     def _serve(self) -> None:
         """Tell those whose turn has come, and learn who has which number."""
         while self._known < self.deeds.arrived and self.crowd.number[self._known]:
-            self._person_at[self.crowd.number[self._known]] = self._known
+            number = self.crowd.number[self._known]
+            if number < len(self._person_at):
+                self._person_at[number] = self._known
             self._known += 1
         while self._served < self.observer.serving:
             self._served += 1
-            if self.observer.places.is_living(self._served):
+            if self.observer.places.is_living(self._served) and self._person_in(self._served) >= 0:
                 self.deeds.serve(self._person_in(self._served))
 
     def _draw_if_frozen(self) -> None:
