@@ -1,6 +1,7 @@
 """What the relay and Postgres cost for each ledger entry, and how many a second they carry.
 
-    python -m tests.benchmarks.bench_relay [--entries 60000] [--mixed] [--rate 12000] [--rounds 3]
+    python -m tests.benchmarks.bench_relay [--entries 60000] [--mixed] [--people 64] [--rate 12000]
+        [--rounds 3]
 
 A cell's ledger is filled by the real scripts. Then the real relay carries it, with the publisher that empties
 the outbox in the same process, alone on one core, and Postgres alone on another. Printed are entries a
@@ -9,8 +10,9 @@ empty again; the checkpoint that writes the pages apart), the bytes of WAL, wher
 samples of its stack, and Postgres' share as a ratio to a bare COPY, in the same run, of the rows that stay
 into tables without an index.
 
-`--mixed`: reserve, of which every third is confirmed and every third cancelled. `--rate`: the same entries
-are appended at that rate while the relay runs, as in a rush, and its greatest lag is printed as well.
+`--mixed`: reserve, of which every third is confirmed and every third cancelled. `--people`: people who join a
+waiting room instead, so many in each entry. `--rate`: the same entries are appended at that rate while the
+relay runs, as in a rush, and its greatest lag is printed as well.
 """
 
 import argparse
@@ -61,6 +63,7 @@ class Measured(msgspec.Struct):
     lag_entries: int
     batches: int
     split: dict[str, float]
+    people: int = 0
 
 
 async def fill_ledger(rig: Rig, event: Event, entries: int, is_mixed: bool) -> None:
@@ -79,6 +82,21 @@ async def fill_ledger(rig: Rig, event: Event, entries: int, is_mixed: bool) -> N
         await verb(answer.booking.user_id, answer.booking.id)
 
     await asyncio.gather(*(buyer() for _ in range(TASKS)))
+
+
+async def fill_with_joins(rig: Rig, event: Event, entries: int, people: int) -> None:
+    """Entries of the waiting room, so many people in each."""
+    keys = event.keys
+    names = [keys.sale, keys.queue, keys.places, keys.gone, keys.ledger]
+    left = iter(range(entries))
+
+    async def crowd() -> None:
+        for _ in left:
+            users = [uuid4() for _ in range(people)]
+            wishes = [part for user in users for part in (user.bytes, str(user), 0)]
+            await rig.stores.run("join", names, people, *wishes)
+
+    await asyncio.gather(*(crowd() for _ in range(TASKS // 10)))
 
 
 async def put_aside(rig: Rig, event: Event) -> str:
@@ -153,10 +171,12 @@ async def carried(rig: Rig, event: Event, fed: asyncio.Task[None] | None) -> tup
     raise AssertionError("the relay did not catch up")
 
 
-async def bare_copy_s(connection: asyncpg.Connection, postgres_pid: int) -> float:
+async def bare_copy_s(
+    connection: asyncpg.Connection, postgres_pid: int, tables: tuple[str, ...] = ("bookings", "booking_items")
+) -> float:
     """What Postgres pays for a COPY of the same rows into tables with nothing but columns."""
     sources = {}
-    for table in ("bookings", "booking_items"):
+    for table in tables:
         await connection.execute(f"CREATE TABLE bare_{table} (LIKE {table})")
         sources[table] = io.BytesIO()
         await connection.copy_from_table(table, output=sources[table], format="binary")
@@ -171,9 +191,13 @@ async def measure(settings: Settings, postgres: PostgresServer, options: argpars
     """One round on a fresh database."""
     async with open_rig(settings) as rig:
         worker = rig.work("recovery")
-        event = await rig.sale([CAPACITY])
+        room = {"mode": "open"} if options.people else None
+        event = await rig.sale([CAPACITY], waiting_room=room)
         await worker.stop()
-        await fill_ledger(rig, event, options.entries, options.mixed)
+        if options.people:
+            await fill_with_joins(rig, event, options.entries, options.people)
+        else:
+            await fill_ledger(rig, event, options.entries, options.mixed)
         position = await rig.position(event)
         assert position is not None
         aside = await put_aside(rig, event)
@@ -199,7 +223,8 @@ async def measure(settings: Settings, postgres: PostgresServer, options: argpars
         await rig.pool.execute("CHECKPOINT")
         checkpoint_s = cpu_s_of(postgres.pid) - after_s
         async with rig.pool.acquire() as connection:
-            copy_s = await bare_copy_s(connection, postgres.pid)
+            tables = ("queue_places",) if options.people else ("bookings", "booking_items")
+            copy_s = await bare_copy_s(connection, postgres.pid, tables)
         return Measured(
             entries=position.seq,
             wall_s=wall_s,
@@ -211,6 +236,7 @@ async def measure(settings: Settings, postgres: PostgresServer, options: argpars
             lag_entries=lag,
             batches=said["batches"],
             split=said["split"],
+            people=options.entries * options.people,
         )
 
 
@@ -262,6 +288,7 @@ def show(measured: list[Measured]) -> None:
     }
     print(
         f"{median(lambda one: one.entries / one.wall_s):6.0f} entries/s, "
+        f"{median(lambda one: one.people / one.wall_s):.0f} people/s, "
         f"{median(lambda one: one.entries / one.batches):.0f} a batch, "
         f"lag at most {median(lambda one: one.lag_entries):.0f}"
     )
@@ -281,6 +308,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=Settings().relay_batch_entries_max)
     parser.add_argument("--mixed", action="store_true", help="confirm and cancel as well")
+    parser.add_argument("--people", type=int, default=0, help="joins instead, with so many people in each")
     parser.add_argument("--rate", type=int, default=0, help="append so many a second while the relay runs")
     parser.add_argument("--relay-core", type=int, default=0)
     parser.add_argument("--postgres-core", type=int, default=1)
