@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from uuid import UUID, uuid4
@@ -372,3 +373,43 @@ async def test_a_closed_cell_leaves_nothing_of_its_queue_in_redis(rig: Rig) -> N
         await lifter.close_finished(1)
     assert await rig.pool.fetchval("SELECT closed_at IS NOT NULL FROM cells")
     assert [key async for key in rig.redis.scan_iter(match=room.event.keys.prefix + "*")] == []
+
+
+# Another history.
+
+
+@pytest.mark.parametrize("last", ["join", "leave", "claim", "admit"])
+async def test_a_ledger_whose_last_entry_is_another_is_not_believed(rig: Rig, last: str) -> None:
+    """So it is with a replica that was promoted without its end, and served before it was fenced."""
+    worker = rig.work()
+    room = await open_room(rig)
+    people = await room.people(5)
+    await room.admit(2)
+    acts: dict[str, Callable[[], Awaitable[object]]] = {
+        "join": room.join,
+        "leave": lambda: room.leave(people[4]),
+        "claim": lambda: room.claim(people[0]),
+        "admit": lambda: room.admit(1),
+    }
+    await acts[last]()
+    before = await rig.caught_up(room.event)
+    await worker.stop()
+    ledger = room.event.keys.ledger
+    *entries, (end, fields) = await rig.redis.xrange(ledger)
+    said = json.loads(fields[b"e"])
+    assert said[0] == last
+    said[{"join": 3, "leave": 2, "claim": 2, "admit": 3}[last]] = {
+        "join": [str(uuid4())],
+        "leave": str(people[3].user),
+        "claim": str(people[1].user),
+        "admit": 4,
+    }[last]
+    await rig.redis.delete(ledger)
+    for position, one in [*entries, (end, {b"e": json.dumps(said).encode()})]:
+        await rig.redis.xadd(ledger, one, id=position)
+    await rig.redis.script_flush()
+    rig.work()
+    await until(lambda: _is_later(rig, room, before.epoch))
+    gaps = await rig.redis.hget(room.event.keys.queue, "gaps")
+    assert gaps, "it was rebuilt from Postgres"
+    await sound(rig, room)

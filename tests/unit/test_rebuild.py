@@ -11,6 +11,7 @@ import pytest
 import redis
 import redis.asyncio
 
+from engine import rebuild, rebuild_slices
 from engine.booking import from_record, from_row, parse_record
 from engine.bookings import queries as booking_queries
 from engine.projection import commit_batch
@@ -235,3 +236,41 @@ async def test_a_cell_that_is_taken_out_leaves_nothing(cell: Cell, builder: Cell
     await builder.wipe()
     await builder.forget()
     assert cell.dump() == {}
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+async def test_slices_that_find_little_go_on_where_they_stopped_looking(
+    database: asyncpg.Connection,
+    cell: Cell,
+    event: Event,
+    builder: CellBuilder,
+    monkeypatch: pytest.MonkeyPatch,
+    is_large: bool,
+) -> None:
+    """Each statement looks at a few bookings, most of which are not what it wants."""
+    live_through(cell, random.Random(4), 150, rejects=())
+    await carry(database, cell, event)
+    before = cell.dump(rates=False)
+    monkeypatch.setattr(rebuild_slices, "LOOKED_MAX", 3)
+    monkeypatch.setattr(rebuild_slices, "HOLDS_MAX", 2)
+    monkeypatch.setattr(rebuild_slices, "RECORDS_MAX", 2)
+    monkeypatch.setattr(rebuild, "WHOLE_RECORDS_MAX", 0 if is_large else 1_000)
+    cell.remove()
+    await builder.begin(2)
+    await rebuilt(builder, database, event, 2)
+    assert comparable(cell.dump(rates=False)) == comparable(before)
+
+
+async def test_a_cell_that_has_few_records_among_many_bookings_is_large(
+    database: asyncpg.Connection,
+    cell: Cell,
+    event: Event,
+    builder: CellBuilder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody knows how many it has without looking at all of them."""
+    live_through(cell, random.Random(4), 150, rejects=())
+    await carry(database, cell, event)
+    assert not await builder.is_large()
+    monkeypatch.setattr(rebuild_slices, "COUNTED_MAX", 10)
+    assert await builder.is_large()
