@@ -81,6 +81,8 @@ def _run(options: Options) -> int:
     (folder / "result.json").write_bytes(content)
     (folder / "result.txt").write_text(text + "\n", encoding="utf-8")
     sys.stdout.write((content.decode() if options.is_json else text) + "\n")
+    if simulation.draw is not None:
+        _say(f"The draw: rush verify-lottery {' '.join(map(str, simulation.draw.write(folder)))}")
     if options.has_picture:
         _picture(result, folder / "picture.png")
     return 0 if result.holds else EXIT_BROKEN

@@ -14,8 +14,9 @@ from engine.waiting.estimate import Stock, outlook
 from engine.waiting.lottery import Permutation
 from loadtest.profile import load_profile
 from loadtest.simulation.cell import START_MS, SimulatedCell
-from loadtest.simulation.crowd import WAITING, Crowd
+from loadtest.simulation.crowd import WAITING, Crowd, user_text
 from loadtest.simulation.deeds import TICKS_PER_S, Deeds
+from loadtest.simulation.draw import SimulatedDraw
 from loadtest.simulation.observer import Observer
 from loadtest.simulation.options import TICK_MS, Plan
 from loadtest.simulation.places import Places
@@ -48,6 +49,8 @@ class Simulation:
         self.crowd = Crowd(plan, profile)
         self.deeds = Deeds(plan, self.crowd, self.cell, self.place_of)
         self.observer = Observer(plan, self.place_of)
+        self.draw: SimulatedDraw | None = None
+        """Once it was drawn, where there is a lottery."""
         self._permutation: Permutation | None = None
         self._person_at = [-1] * (plan.people + 1)
         """Who has which number."""
@@ -172,10 +175,15 @@ class Simulation:
         entrants = self._client.hget(keys.queue, "entrants")
         if entrants is None:
             return
-        key = random.Random(self._plan.seed + 2).randbytes(32)
-        permutation = Permutation(key, int(entrants))
-        gone = bytearray(-(-int(entrants) // 8))
         before: Places = self.observer.places
+        users = [
+            user_text(self._person_at[number]) if before.is_living(number) else None
+            for number in range(1, int(entrants) + 1)
+        ]
+        now_ms = START_MS + self.deeds.tick * TICK_MS
+        self.draw = SimulatedDraw(self.cell.event_id, users, self._plan.seed + 2, now_ms)
+        permutation = Permutation(self.draw.key, int(entrants))
+        gone = bytearray(-(-int(entrants) // 8))
         for number in range(1, int(entrants) + 1):
             if not before.is_living(number):
                 place = permutation.place_of(number)
@@ -185,7 +193,7 @@ class Simulation:
         self.cell.ask(
             "draw",
             [keys.sale, keys.queue, keys.gone, keys.ledger],
-            [key.hex(), count, bytes(gone)],
+            [self.draw.key.hex(), count, bytes(gone)],
             _must_be_ok,
         )
         self.cell.send()
