@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from engine.errors import NotFound
-from engine.waiting.estimate import Outlook, expected_wait_s, outlook, poll_after_ms
+from engine.waiting.estimate import Outlook, expected_wait_s, poll_after_ms
 from engine.waiting.view import View
 
 StateName = Literal["registered", "waiting", "served", "admitted", "paused", "sold_out", "closed"]
@@ -73,7 +73,7 @@ def state(view: View, ticket: str, number: int, standing: Standing, now_ms: int,
         place=place,
         ahead=ahead,
         estimated_wait_seconds=wait_s,
-        outlook=outlook(ahead, view.stock),
+        outlook=view.outlook(ahead),
         opens_at_ms=view.opens_at_ms,
         poll_after_ms=poll_after_ms(ahead, wait_s, random),
     )
@@ -95,7 +95,7 @@ def _told(view: View, ticket: str, status: StateName, place: int | None, poll_ms
         place=place,
         ahead=None if place is None else view.ahead_of(place),
         estimated_wait_seconds=0 if is_let_in else None,
-        outlook=_OUTLOOKS.get(status, outlook(0, view.stock)),
+        outlook=_OUTLOOKS.get(status, view.outlook(0)),
         opens_at_ms=view.opens_at_ms,
         poll_after_ms=poll_ms,
     )

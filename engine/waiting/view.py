@@ -6,6 +6,7 @@ However many people poll, they are answered from the last look.
 import asyncio
 import copy
 import time
+from bisect import bisect_left
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from engine.ids import CellId
 from engine.keys import CellKeys
 from engine.redis_clients import REDIS_ERRORS
 from engine.stores import Stores
-from engine.waiting.estimate import Pace, Stock, pace
+from engine.waiting.estimate import Outlook, Pace, Stock, outlook, pace
 from engine.waiting.gone import Gone
 from engine.waiting.lottery import Permutation, permutation
 from engine.waiting.settings import US_PER_S
@@ -29,6 +30,7 @@ AGE_MAX_S = 3.0
 """So old a look is still told while Redis does not answer."""
 UNASKED_MAX_S = 60.0
 VIEWS_MAX = 1_000
+AHEAD_MAX = 1 << 32
 BASKET_MILLI = 2_000
 """Until admission has said what people take."""
 
@@ -65,11 +67,30 @@ class View(msgspec.Struct):
     pace: Pace
     read_at_s: float
     """On the monotonic clock."""
+
+    # Found once for everybody who asks.
     passed: int = 0
-    """Places up to `serving` that are not marked as gone: counted once for everybody who asks."""
+    """Places up to `serving` that are not marked as gone."""
+    is_on_sale: bool = False
+    is_sold_out: bool = False
+    """Nothing is left, and nothing can come back but by a refund."""
+    uncertain_from: int = 0
+    """With so many people ahead or more the outlook is not `likely`, and …"""
+    unlikely_from: int = 0
+    """… with so many it is `unlikely`."""
 
     def __post_init__(self) -> None:
         self.passed = self.serving - self.gone.up_to(self.serving)
+        self.is_on_sale = self.sale_status in ("published", "paused")
+        self.is_sold_out = self.stock.available + self.stock.reserved == 0
+        # The more are ahead the worse it looks.
+        ahead = range(AHEAD_MAX)
+        self.uncertain_from = bisect_left(
+            ahead, 1, key=lambda people: outlook(people, self.stock) != "likely"
+        )
+        self.unlikely_from = bisect_left(
+            ahead, 1, key=lambda people: outlook(people, self.stock) == "unlikely"
+        )
 
     def place_of(self, number: int) -> int | None:
         """The place of a number, or None before the draw."""
@@ -89,13 +110,13 @@ class View(msgspec.Struct):
 
     def is_over(self, now_ms: int) -> bool:
         """Whether nothing will be sold any more."""
-        has_ended = 0 < self.sale_end_at_ms <= now_ms
-        return has_ended or self.sale_status not in ("published", "paused")
+        return not self.is_on_sale or 0 < self.sale_end_at_ms <= now_ms
 
-    @property
-    def is_sold_out(self) -> bool:
-        """Whether nothing is left, and nothing can come back but by a refund."""
-        return self.stock.available + self.stock.reserved == 0
+    def outlook(self, ahead: int) -> Outlook:
+        """Whether seats will be left for somebody with so many people ahead."""
+        if ahead < self.uncertain_from:
+            return "likely"
+        return "uncertain" if ahead < self.unlikely_from else "unlikely"
 
 
 class _GoneAt(NamedTuple):

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from engine.errors import NotFound
-from engine.waiting.estimate import WAIT_MAX_S, Pace, Stock
+from engine.waiting.estimate import WAIT_MAX_S, Pace, Stock, outlook
 from engine.waiting.gone import Gone
 from engine.waiting.lottery import Permutation
 from engine.waiting.state import QueueState, must_be_asked_for, state
@@ -154,3 +154,11 @@ def test_nobody_is_let_in_before_the_sale_begins() -> None:
 def test_those_in_vain_are_told_so() -> None:
     view = changed(OPEN, stock=changed(STOCK, available=5), tail=100_000)
     assert told(view, 100_000).outlook == "unlikely"
+
+
+@pytest.mark.parametrize("available", [0, 5, 100, 500, 100_000])
+def test_the_outlook_is_that_of_the_estimate_for_everybody(available: int) -> None:
+    stock = changed(STOCK, available=available)
+    view = changed(OPEN, stock=stock)
+    for ahead in (*range(0, 3_000, 7), 10_000, 100_000, 1_000_000):
+        assert view.outlook(ahead) == outlook(ahead, stock), ahead
