@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 HEAD_END = b"\r\n\r\n"
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 BROKEN = (
@@ -39,7 +42,14 @@ class HttpConnection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def call(
-        self, method: str, path: str, token: str, body: object, key: str | None, timeout_s: float
+        self,
+        method: str,
+        path: str,
+        token: str,
+        body: object,
+        key: str | None,
+        timeout_s: float,
+        more: Mapping[str, str] = NO_HEADERS,
     ) -> HttpAnswer:
         """Ask, and wait for the answer; raises NoAnswer."""
         try:
@@ -47,7 +57,7 @@ class HttpConnection:
                 if self._streams is None:
                     self._streams = await asyncio.open_connection(self._host, self._port)
                 reader, writer = self._streams
-                writer.write(self._request(method, path, token, body, key))
+                writer.write(self._request(method, path, token, body, key, more))
                 await writer.drain()
                 return await self._read(reader)
         except BROKEN as error:
@@ -57,7 +67,9 @@ class HttpConnection:
             self.close()
             raise
 
-    def _request(self, method: str, path: str, token: str, body: object, key: str | None) -> bytes:
+    def _request(
+        self, method: str, path: str, token: str, body: object, key: str | None, more: Mapping[str, str]
+    ) -> bytes:
         content = b"" if body is None else json.dumps(body).encode()
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}", f"Authorization: Bearer {token}"]
         if body is not None:
@@ -66,6 +78,7 @@ class HttpConnection:
             lines.append(f"Content-Length: {len(content)}")
         if key is not None:
             lines.append(f"Idempotency-Key: {key}")
+        lines += [f"{name}: {value}" for name, value in more.items()]
         return "\r\n".join(lines).encode() + HEAD_END + content
 
     async def _read(self, reader: asyncio.StreamReader) -> HttpAnswer:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -83,10 +84,33 @@ class Organizer:
             hold_ttl_ms=hold_ttl_s * 1000,
         )
 
-    async def end_sale(self, event: Event) -> None:
+    async def put_waiting_room_on_sale(
+        self, title: str, waiting_room: Mapping[str, object], seats: int, hold_ttl_s: int
+    ) -> tuple[str, str]:
+        """A published event with a waiting room; its id, and that of its one zone."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        zone = {"name": "all", "price": "0.00", "total_seats": seats}
+        made = await self._call(
+            "POST",
+            "/events",
+            {
+                "title": title,
+                "currency": "GBP",
+                "sale_start_at": "2020-01-01T00:00:00Z",
+                "max_per_user": MAX_PER_USER,
+                "hold_ttl_seconds": hold_ttl_s,
+                "waiting_room": dict(waiting_room),
+                "shows": [{"show_date": now, "zones": [zone]}],
+            },
+        )
+        await self._call("POST", f"/events/{made['id']}/publish", {})
+        shows: list[dict[str, list[dict[str, str]]]] = made["shows"]  # type: ignore[assignment]
+        return str(made["id"]), shows[0]["zones"][0]["id"]
+
+    async def end_sale(self, event_id: str) -> None:
         """Nothing is sold any more: once its holds are over, the cell leaves Redis."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        await self._call("PUT", f"/events/{event.id}", {"sale_end_at": now})
+        await self._call("PUT", f"/events/{event_id}", {"sale_end_at": now})
 
     def close(self) -> None:
         """Hang up."""

@@ -29,6 +29,7 @@ from tests.drills.clients import CLIENTS_COUNT, Load
 from tests.drills.history import Event, Fault, Run, write_run
 from tests.drills.organizer import Organizer
 from tests.drills.outage import Outage, outage
+from tests.drills.queue_crowd import QueueCrowd
 from tests.drills.quiet import Look, NotQuiet
 from tests.drills.sometimes import seen_in
 from tests.drills.stack import Stack
@@ -134,10 +135,12 @@ async def drill(
     event = await organizer.put_on_sale(seed)
     run = Run(seed, scenario, [event], commit=commit(), began_ns=time.monotonic_ns())
     watch, load = Watch(stack, event, folder), Load(stack, event, folder, seed, clients)
+    crowd = QueueCrowd(stack, folder, seed)
     violations: list[str] = []
     recovered_s = 0.0
     look, alarms = Look(stack, event), len(stack.alarms())
     try:
+        await crowd.start(organizer)
         load.start()
         await asyncio.sleep(WARM_UP_S)
         try:
@@ -150,7 +153,7 @@ async def drill(
             healed_ns = time.monotonic_ns()
             recovered_s = await look.recovered(lambda: _silent_gateway(stack, load, healed_ns), PATIENCE_S)
             await asyncio.sleep(CALM_S)
-            await load.stop()
+            await asyncio.gather(load.stop(), crowd.stop())
             run.quiet_ns = time.monotonic_ns()
             await look.drained(PATIENCE_S)
         except NotQuiet as error:
@@ -160,6 +163,7 @@ async def drill(
         violations += stack.deserted()
     finally:
         await load.close()
+        await crowd.close()
         await watch.close()
         write_run(folder, run)
         organizer.close()
@@ -171,8 +175,10 @@ async def drill(
     if load.seen["server errors"]:
         violations.append(f"{load.seen['server errors']} answers were 5xx other than 503")
     load.seen.update(seen_in(folder, run))
+    load.seen.update(crowd.seen)
     if not violations:
-        await organizer.end_sale(event)
+        await organizer.end_sale(event.id)
+        await organizer.end_sale(crowd.facts.event)
         organizer.close()
     return Result(
         scenario=scenario,

@@ -38,6 +38,11 @@ TOLD = {
     "too late seen": "confirm 410",
     "hold taken back by a reserve": "hold taken back by a reserve",
     "confirm 202 while Postgres was away": "confirm 202 while Postgres was away",
+    "place in the waiting room given": "queue join 201",
+    "place in the waiting room given up": "queue leave 204",
+    "pass given": "queue pass 201",
+    "booking with a pass": "queue reserve 201",
+    "booking without a good pass refused": "queue reserve 403",
 }
 """Counted by the clients and by what is read from the histories."""
 

@@ -6,7 +6,9 @@ import asyncpg
 import redis.asyncio
 
 from tests.drills.checker import check, gather
+from tests.drills.checker_queue import check_queue, settled_queue
 from tests.drills.checker_report import Report
+from tests.drills.queue_facts import read_facts
 from tests.drills.stack import Stack
 
 QUIET_MAX_S = 15.0
@@ -19,7 +21,12 @@ async def verdict(folder: Path, stack: Stack) -> Report:
     connection = await asyncpg.connect(stack.postgres.url, timeout=TIMEOUT_S)
     try:
         evidence = await gather(folder, lambda tag: client, connection, QUIET_MAX_S)
+        facts = read_facts(folder)
+        queue = await settled_queue(facts.event, client, connection, QUIET_MAX_S) if facts else None
     finally:
         await client.aclose()
         await connection.close()
-    return check(evidence)
+    report = check(evidence)
+    if facts is not None and queue is not None:
+        check_queue(facts, queue, evidence.run, report)
+    return report
