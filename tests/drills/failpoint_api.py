@@ -81,11 +81,12 @@ def _zone(number: int) -> dict[str, object]:
     return {"name": f"zone {number}", "price": "1.00", "total_seats": 10}
 
 
-async def _new_event(caller: Caller, shows: list[dict[str, object]]) -> dict[str, Any]:
+async def _new_event(caller: Caller, shows: list[dict[str, object]], **more: object) -> dict[str, Any]:
     return await caller.ask(
         "POST",
         "/events",
-        {
+        more
+        | {
             "title": f"Failing {uuid4()}",
             "category": f"category {uuid4()}",
             "currency": "GBP",
@@ -114,11 +115,14 @@ async def draft(caller: Caller, stage: Stage) -> None:
 
 async def sale(caller: Caller, stage: Stage) -> None:
     """An event goes on sale and is changed, and so is the one that everybody wants; then its sale is over."""
-    event = await _new_event(caller, [{"show_date": _now(), "zones": [_zone(1)]}])
+    shows: list[dict[str, object]] = [{"show_date": _now(), "zones": [_zone(1)]}]
+    event = await _new_event(caller, shows, waiting_room={"mode": "open"})
     event_id, zone_id = event["id"], event["shows"][0]["zones"][0]["id"]
     await caller.ask("POST", f"/events/{event_id}/publish", {})
     changed = await caller.ask("PATCH", f"/zones/{zone_id}", {"total_seats": 30, "price": "3.00"})
     assert (changed["total_seats"], changed["price"]) == (30, "3.00"), changed
+    for action in ("pause", "resume"):
+        await caller.ask("POST", f"/events/{event_id}/queue/{action}", {})
     wanted = stage.scene.event
     capacity = next(_capacities)
     changed = await caller.ask("PATCH", f"/zones/{wanted.zones[0].id}", {"total_seats": capacity})

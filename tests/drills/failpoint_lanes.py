@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from uuid import uuid4
 
+from engine.ids import CellId
+from engine.keys import CellKeys
 from engine.operating import Operator
 from tests.drills.failpoint_api import FLOWS, Caller
 from tests.drills.failpoint_large import LargeEvent
@@ -132,16 +134,19 @@ async def _relay_once(stage: Stage, job: Job) -> None:
         await stage.until_struck(job, member, stage.start(job, member), again, every_s=1.0)
 
 
-async def _cut_ledger(stage: Stage, unless: Callable[[], bool] = lambda: False) -> None:
+async def _cut_ledger(
+    stage: Stage, unless: Callable[[], bool] = lambda: False, cell_id: CellId | None = None
+) -> None:
     """While no relay works the ledger grows, and then loses what Postgres has not got: as if Postgres had
     been set back to where the ledger does not reach any more."""
+    cell_id = cell_id or stage.cell
     await stage.until_open(unless)
     async with asyncio.timeout(LAG_MAX_S):
-        while not unless() and await stage.lag() < LAG_ENTRIES:
+        while not unless() and await stage.lag(cell_id) < LAG_ENTRIES:
             await asyncio.sleep(POLL_S)
     await asyncio.sleep(SEEN_S)
     if not unless():
-        await stage.redis.xtrim(stage.keys.ledger, maxlen=1, approximate=False)
+        await stage.redis.xtrim(CellKeys(cell_id).ledger, maxlen=1, approximate=False)
 
 
 async def _edit(stage: Stage) -> None:
@@ -206,13 +211,14 @@ async def _recovery_once(stage: Stage, job: Job) -> None:
     is_struck = stage.file_of(job).exists
     await stage.until_open(unless=is_struck)
     # A relay at work may wait for what this recovery was to do.
-    while job.way == "ahead" and stage.relays_rest.locked() and not is_struck():
+    ahead = {"ahead": stage.cell, "queue ahead": stage.queue_cell}.get(job.way)
+    while ahead is not None and stage.relays_rest.locked() and not is_struck():
         await asyncio.sleep(POLL_S)
     if is_struck():
         await stage.until_struck(job, member, struck)
-    elif job.way == "ahead":
+    elif ahead is not None:
         async with stage.relays_rest:
-            await _cut_ledger(stage, unless=is_struck)
+            await _cut_ledger(stage, is_struck, ahead)
             await _unlift(stage)
             await stage.until_struck(job, member, struck)
     elif job.way == "replica":
@@ -229,6 +235,7 @@ async def _recovery_once(stage: Stage, job: Job) -> None:
         lose = {
             "full cell": _fill_and_make_old,
             "old form": _make_old,
+            "queue rebuilt": _make_queue_old,
             "rebuilt": _lose_or_empty,
             "unlifted": _unlift,
         }[job.way]
@@ -256,6 +263,12 @@ async def _unlift(stage: Stage) -> None:
 async def _make_old(stage: Stage) -> None:
     """As after an update of the program: the cell is drained and written anew."""
     await stage.redis.hset(stage.keys.sale, "format", "0")
+    await _unlift(stage)
+
+
+async def _make_queue_old(stage: Stage) -> None:
+    """The same with the event that has a waiting room."""
+    await stage.redis.hset(stage.queue_keys.sale, "format", "0")
     await _unlift(stage)
 
 
@@ -315,7 +328,14 @@ async def _operator_once(stage: Stage, job: Job) -> None:
     calm.kill()
 
 
-# The workers that sweep.
+# The workers that need nobody to lead them.
+
+
+async def undisturbed(stage: Stage, jobs: list[Job]) -> None:
+    """One worker of the lane's kind after the other: what it does comes up all the time."""
+    for job in jobs:
+        member = stage.member("work", job.lane)
+        await stage.attempt(job, stage.until_struck(job, member, stage.start(job, member)))
 
 
 async def sweeping(stage: Stage, jobs: list[Job]) -> None:
@@ -333,19 +353,27 @@ async def sweeping(stage: Stage, jobs: list[Job]) -> None:
 
 LANES: dict[str, Callable[[Stage, list[Job]], Awaitable[None]]] = {
     "accounts": flows,
+    "admission": undisturbed,
     "drafts": flows,
     "gateway": gateway,
+    "lottery": undisturbed,
     "recovery": recovery,
     "relay": relay,
     "sales": flows,
     "sweeping": sweeping,
 }
-KINDS = {"recovery": ["recovery"], "relay": ["relay"], "sweeping": ["expiry", "publisher"]}
+KINDS = {
+    "admission": ["admission"],
+    "lottery": ["lottery"],
+    "recovery": ["recovery"],
+    "relay": ["relay"],
+    "sweeping": ["expiry", "publisher"],
+}
 
 
 async def run_lanes(stage: Stage, jobs: list[Job]) -> list[Struck]:
     """All of them at the same time; what became of each job."""
-    if any(job.way == "ahead" for job in jobs):
+    if any(job.way.endswith("ahead") for job in jobs):
         # A ledger that was cut is what an audit is to find. It looks again when all is mended.
         for member in stage.stack.of_kind("auditor"):
             member.kill()

@@ -12,6 +12,7 @@ import msgspec
 import redis.asyncio
 
 from engine import ids
+from engine.ids import CellId
 from engine.keys import CellKeys
 from engine.operating import Operator, operate
 from engine.scripts import Scripts
@@ -62,6 +63,8 @@ class Stage:
         """Held by who needs a time in which no epoch begins."""
         self.cell = ids.cell_of(UUID(scene.event.id))
         self.keys = CellKeys(self.cell)
+        self.queue_cell = ids.cell_of(UUID(scene.queue_event))
+        self.queue_keys = CellKeys(self.queue_cell)
         self.redis = redis.asyncio.Redis.from_url(self.stack.redis.url)
         self._shas = [script.sha for script in Scripts().values()]
         self._members: list[Member] = []
@@ -174,9 +177,10 @@ class Stage:
     # The cell.
 
     async def is_open(self) -> bool:
-        """Whether the event sells."""
+        """Whether the events sell."""
         with contextlib.suppress(redis.RedisError, OSError, asyncpg.PostgresError):
-            if await self.redis.hexists(self.keys.sale, "epoch"):
+            is_open = [await self.redis.hexists(keys.sale, "epoch") for keys in (self.keys, self.queue_keys)]
+            if all(is_open):
                 return all(await self.redis.script_exists(*self._shas))
         return False
 
@@ -187,10 +191,10 @@ class Stage:
             assert time.monotonic() < deadline_s, "the event does not come back on sale"
             await asyncio.sleep(POLL_S)
 
-    async def lag(self) -> int:
-        """Entries that Postgres does not have."""
-        seq = await self.redis.hget(self.keys.sale, "seq")
-        [row] = await self.sql("SELECT seq FROM cells WHERE event_ref = $1 AND cell = $2", *self.cell)
+    async def lag(self, cell_id: CellId) -> int:
+        """Entries of a cell that Postgres does not have."""
+        seq = await self.redis.hget(CellKeys(cell_id).sale, "seq")
+        [row] = await self.sql("SELECT seq FROM cells WHERE event_ref = $1 AND cell = $2", *cell_id)
         return int(seq) - int(row["seq"]) if seq is not None else 0
 
     async def close(self) -> None:

@@ -67,6 +67,23 @@ class HttpConnection:
             self.close()
             raise
 
+    async def stream(self, path: str, silence_max_s: float) -> None:
+        """Read a stream over a connection of its own until it ends or falls silent; raises NoAnswer."""
+        writer = None
+        try:
+            async with asyncio.timeout(silence_max_s):
+                reader, writer = await asyncio.open_connection(self._host, self._port)
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
+            while True:
+                async with asyncio.timeout(silence_max_s):
+                    if not await reader.read(4096):
+                        return
+        except BROKEN as error:
+            raise NoAnswer(repr(error)) from None
+        finally:
+            if writer is not None:
+                writer.transport.abort()
+
     def _request(
         self, method: str, path: str, token: str, body: object, key: str | None, more: Mapping[str, str]
     ) -> bytes:

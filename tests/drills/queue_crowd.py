@@ -42,6 +42,7 @@ TOKEN_TTL_S = 900
 POLL_S = 0.15
 PAUSE_S = (0.02, 0.1)
 SAMPLE_S = 0.05
+STREAM_S = 2.0
 LIFE_S = 25.0
 """So long somebody waits for their turn, at most."""
 FINISH_S = 30.0
@@ -66,7 +67,7 @@ class QueueCrowd:
             f"Queue {self._seed}", WAITING_ROOM, SEATS, HOLD_TTL_S
         )
         self._tasks = [asyncio.create_task(self._live(number)) for number in range(PEOPLE)]
-        self._tasks.append(asyncio.create_task(self._count()))
+        self._tasks += [asyncio.create_task(self._count()), asyncio.create_task(self._watch_place())]
 
     async def stop(self) -> None:
         """Nobody begins anew; everybody ends what they have begun."""
@@ -98,6 +99,24 @@ class QueueCrowd:
                     await asyncio.sleep(SAMPLE_S)
             await client.aclose()
             await asyncio.sleep(SAMPLE_S)
+
+    async def _watch_place(self) -> None:
+        """Somebody who stays, and follows their place as a stream, at one gateway after the other."""
+        user = UUID(int=random.Random(f"{self._seed} watcher").getrandbits(128))
+        lines, ticket, turn = self.lines(), "", 0
+        while not self._is_over:
+            turn += 1
+            line = lines[turn % len(lines)]
+            with contextlib.suppress(NoAnswer, TimeoutError):
+                if not ticket:
+                    body = {"event_id": self.facts.event}
+                    answer = await line.call(
+                        "POST", f"{API}/queue/join", self.token(user), body, None, TIMEOUT_S
+                    )
+                    ticket = _data(answer).get("ticket", "")
+                async with asyncio.timeout(STREAM_S):
+                    await line.stream(f"{API}/queue/stream?ticket={ticket}", TIMEOUT_S)
+            await asyncio.sleep(POLL_S)
 
     async def _live(self, number: int) -> None:
         choice = random.Random(f"{self._seed} queue {number}")

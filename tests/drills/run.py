@@ -30,6 +30,7 @@ from tests.drills.history import Event, Fault, Run, write_run
 from tests.drills.organizer import Organizer
 from tests.drills.outage import Outage, outage
 from tests.drills.queue_crowd import QueueCrowd
+from tests.drills.queue_draws import Draws
 from tests.drills.quiet import Look, NotQuiet
 from tests.drills.sometimes import seen_in
 from tests.drills.stack import Stack
@@ -50,9 +51,13 @@ Strike = Callable[["Scene"], Awaitable[None]]
 class Scene:
     """What a strike has in its hands."""
 
-    def __init__(self, stack: Stack, event: Event, load: Load, run: Run, pause_max_s: float) -> None:
+    def __init__(
+        self, stack: Stack, event: Event, load: Load, run: Run, pause_max_s: float, queue_event: str
+    ) -> None:
         self.stack = stack
         self.event = event
+        self.queue_event = queue_event
+        """The one with a waiting room."""
         self.load = load
         self.run = run
         self.pause_max_s = pause_max_s
@@ -60,7 +65,7 @@ class Scene:
 
     def own(self, name: str) -> "Scene":
         """The same scene for one of several strikes: each follows the seed in its own way."""
-        scene = Scene(self.stack, self.event, self.load, self.run, self.pause_max_s)
+        scene = Scene(self.stack, self.event, self.load, self.run, self.pause_max_s, self.queue_event)
         scene.random = random.Random(f"{self.run.seed} {name}")
         return scene
 
@@ -135,16 +140,17 @@ async def drill(
     event = await organizer.put_on_sale(seed)
     run = Run(seed, scenario, [event], commit=commit(), began_ns=time.monotonic_ns())
     watch, load = Watch(stack, event, folder), Load(stack, event, folder, seed, clients)
-    crowd = QueueCrowd(stack, folder, seed)
+    crowd, draws = QueueCrowd(stack, folder, seed), Draws(stack, seed)
     violations: list[str] = []
     recovered_s = 0.0
     look, alarms = Look(stack, event), len(stack.alarms())
     try:
         await crowd.start(organizer)
+        draws.start()
         load.start()
         await asyncio.sleep(WARM_UP_S)
         try:
-            await strike(Scene(stack, event, load, run, pause_max_s))
+            await strike(Scene(stack, event, load, run, pause_max_s, crowd.facts.event))
         except Exception as error:
             violations.append(f"the fault itself went wrong: {error!r}")
         violations += stack.deserted()
@@ -153,7 +159,7 @@ async def drill(
             healed_ns = time.monotonic_ns()
             recovered_s = await look.recovered(lambda: _silent_gateway(stack, load, healed_ns), PATIENCE_S)
             await asyncio.sleep(CALM_S)
-            await asyncio.gather(load.stop(), crowd.stop())
+            await asyncio.gather(load.stop(), crowd.stop(), draws.stop())
             run.quiet_ns = time.monotonic_ns()
             await look.drained(PATIENCE_S)
         except NotQuiet as error:
@@ -164,6 +170,7 @@ async def drill(
     finally:
         await load.close()
         await crowd.close()
+        await draws.close()
         await watch.close()
         write_run(folder, run)
         organizer.close()
@@ -175,7 +182,8 @@ async def drill(
     if load.seen["server errors"]:
         violations.append(f"{load.seen['server errors']} answers were 5xx other than 503")
     load.seen.update(seen_in(folder, run))
-    load.seen.update(crowd.seen)
+    load.seen.update(crowd.seen + draws.seen)
+    violations += [f"draws: {problem}" for problem in draws.problems]
     if not violations:
         await organizer.end_sale(event.id)
         await organizer.end_sale(crowd.facts.event)

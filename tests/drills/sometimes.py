@@ -38,6 +38,7 @@ TOLD = {
     "too late seen": "confirm 410",
     "hold taken back by a reserve": "hold taken back by a reserve",
     "confirm 202 while Postgres was away": "confirm 202 while Postgres was away",
+    "lottery drawn": "lottery drawn",
     "place in the waiting room given": "queue join 201",
     "place in the waiting room given up": "queue leave 204",
     "pass given": "queue pass 201",
