@@ -31,6 +31,7 @@ LANES: dict[str, tuple[str, str, int]] = {
     "draining": ("recovery", "ahead", 1),
     "draw": ("lottery", "load", 1),
     "edits": ("sales", "sale", 3),
+    "entrant_lists": ("gateway", "load", 1),
     "expiry": ("sweeping", "expiry", 3),
     "gathering": ("gateway", "load", 25),
     "lease": ("relay", "load", 1),

@@ -73,7 +73,8 @@ class HttpConnection:
         try:
             async with asyncio.timeout(silence_max_s):
                 reader, writer = await asyncio.open_connection(self._host, self._port)
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
+            lines = (f"GET {path} HTTP/1.1", f"Host: {self._host}", "Connection: close")
+            writer.write("\r\n".join(lines).encode() + HEAD_END)
             while True:
                 async with asyncio.timeout(silence_max_s):
                     if not await reader.read(4096):

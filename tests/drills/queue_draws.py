@@ -5,6 +5,7 @@ never another one, and everybody has a place of their own that does not change.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import random
 import time
@@ -84,6 +85,9 @@ class Draws:
             await self._ask("POST", f"/events/{event_id}/queue/randomness", None, body)
         shown = await self._until(event_id, "seed")
         self._check(lottery, shown)
+        for line in self._lines:
+            with contextlib.suppress(NoAnswer):
+                await line.stream(f"{API}/queue/{event_id}/lottery/entrants", TIMEOUT_S)
         await self._check_places(people, tickets, shown["entrants"])
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         await self._ask("PUT", f"/events/{event_id}", None, {"sale_end_at": now})

@@ -32,7 +32,7 @@ from tests.drills.members import Member
 from tests.integration.proxy import Proxy
 from tests.stores import PostgresServer, RedisServer
 
-WORKERS = {"recovery": 2, "relay": 2, "expiry": 1, "publisher": 1, "auditor": 1, "admission": 2}
+WORKERS = {"recovery": 2, "relay": 2, "expiry": 1, "publisher": 1, "auditor": 1, "admission": 2, "lottery": 1}
 """How many processes of each."""
 GATEWAYS = 2
 START_TIMEOUT_S = 60.0
