@@ -224,8 +224,7 @@ class Lifter:
             drained = await self._drain.run(cell_id, row)
             epoch = drained.offset.epoch + 1
             await builder.begin(epoch)
-            if not drained.is_sound:
-                await builder.leave_gap()
+            await builder.leave_gap()
             await self._begin_epoch(cell_id, epoch, node)
         failpoint("lift.after_new_epoch")
         await self._announce(cell_id, drained)
@@ -302,6 +301,7 @@ class Lifter:
             token = await self._fence_cell(cell_id)
             drained = await self._drain.run(cell_id, row)
             offset, stays_closed = drained.offset, row["fenced_at"] is not None
+            gap = (0, "")
             if stays_closed and drained.is_sound:
                 # It is this node's from now on: nobody takes it for a sign that the node was replaced.
                 await queries.move_to_node(
@@ -309,13 +309,14 @@ class Lifter:
                 )
                 failpoint("lift.after_move")
             elif stays_closed or drained.is_sound:
+                gap = await self._builder(cell_id).leave_gap()
                 await self._begin_epoch(cell_id, offset.epoch + 1, node)
         failpoint("lift.after_drain")
         await self._announce(cell_id, drained)
         if stays_closed or not drained.is_sound:
             return stays_closed
-        arguments = (offset.epoch, offset.seq, offset.epoch + 1, token)
-        reply = await self._run("open", [keys.sale, keys.ledger], *arguments)
+        arguments = (offset.epoch, offset.seq, offset.epoch + 1, token, *gap)
+        reply = await self._run("open", [keys.sale, keys.ledger, keys.queue, keys.gone], *arguments)
         failpoint("lift.after_open")
         if reply[0] != Status.OK:
             raise NotLiftable(f"somebody else is recovering {tag(cell_id)}")

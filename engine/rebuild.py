@@ -132,11 +132,17 @@ class CellBuilder:
             return True
         return await self._slices.has_more_than(WHOLE_RECORDS_MAX)
 
-    async def leave_gap(self) -> None:
-        """Leave out the numbers that people may have who joined in what was lost with Redis."""
+    async def leave_gap(self) -> tuple[int, str]:
+        """Leave out the numbers that people may have who joined in what was lost with Redis; the last of
+        them, and all gaps. (0, "") without a waiting room.
+
+        What Redis has may be in order and lack its end all the same: a cut file of commands, a replica that
+        was behind. Nobody can see that, so every new epoch leaves a gap.
+        """
         event_ref, cell = self._cell_id
-        await queries.leave_gap(self._connection, numbers=GAP_NUMBERS, event_ref=event_ref, cell=cell)
+        row = await queries.leave_gap(self._connection, numbers=GAP_NUMBERS, event_ref=event_ref, cell=cell)
         failpoint("rebuild.after_gap")
+        return (0, "") if row is None else (row["tail"], row["gaps"])
 
     async def rebuild(self, event_id: UUID, epoch: int, say: Callable[[int], None] | None = None) -> int:
         """Write the whole cell from Postgres and open it in `epoch`; the number of bookings written.

@@ -206,15 +206,16 @@ SELECT number FROM queue_places
 WHERE event_ref = :event_ref AND cell = :cell AND number BETWEEN :first_number AND :last_number
   AND ended_at IS NOT NULL;
 
--- name: leave_gap(event_ref, cell, numbers)!
--- The end of a ledger was lost, and with it numbers that were given out: the next ones begin behind them.
+-- name: leave_gap(event_ref, cell, numbers)^
+-- The end of a ledger may be lost, and with it numbers that were given out: the next ones begin behind them.
 UPDATE waiting_rooms
 SET gaps = CASE
         WHEN gaps ~ ('-' || tail || '$') THEN regexp_replace(gaps, '[0-9]+$', (tail + :numbers::int)::text)
         ELSE ltrim(gaps || ' ' || (tail + 1) || '-' || (tail + :numbers::int))
     END,
     tail = tail + :numbers::int
-WHERE event_ref = :event_ref AND cell = :cell;
+WHERE event_ref = :event_ref AND cell = :cell
+RETURNING tail, gaps;
 
 -- name: clock_ms()$
 SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint;

@@ -13,6 +13,21 @@ function gone.mark(key, place, bit)
     return redis.call('SETBIT', key, place - 1, bit) ~= bit
 end
 
+-- Marks all from one to another as gone: places that nobody has been given.
+function gone.mark_all(key, first, last)
+    while first <= last and (first - 1) % 8 > 0 do
+        redis.call('SETBIT', key, first - 1, 1)
+        first = first + 1
+    end
+    local bytes = math.floor((last - first + 1) / 8)
+    if bytes > 0 then
+        redis.call('SETRANGE', key, (first - 1) / 8, string.rep('\255', bytes))
+    end
+    for place = first + 8 * bytes, last do
+        redis.call('SETBIT', key, place - 1, 1)
+    end
+end
+
 -- Walks from the place `first` on, at most to `last`, until `count` living ones are found: how many there are, and
 -- the last of them (`first - 1` where there is none). Costs as much as there are living ones, however many are gone
 -- between them.

@@ -302,10 +302,12 @@ class Cell:
         """Close the cell, everything in it as it is."""
         return self.call("fence", [self.keys.sale], *token)
 
-    def open(self, expected_epoch: int, expected_seq: int, new_epoch: int, *token: str) -> Answer:
+    def open(
+        self, expected_epoch: int, expected_seq: int, new_epoch: int, *token_tail_gaps: str | int
+    ) -> Answer:
         """Begin a new epoch."""
-        keys = [self.keys.sale, self.keys.ledger]
-        return self.call("open", keys, expected_epoch, expected_seq, new_epoch, *token)
+        keys = [self.keys.sale, self.keys.ledger, self.keys.queue, self.keys.gone]
+        return self.call("open", keys, expected_epoch, expected_seq, new_epoch, *token_tail_gaps)
 
     def build_begin(self, token: str) -> Answer:
         """Begin a rebuild; the token is `<epoch>-<random>`."""

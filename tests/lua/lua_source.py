@@ -10,7 +10,7 @@ READING_COMMANDS = frozenset(
     {"BITCOUNT", "BITPOS", "EXISTS", "GET", "GETBIT", "GETRANGE", "HGET", "HMGET", "MGET", "TIME", "XLEN"}
 ) | frozenset({"ZCOUNT", "ZMSCORE", "ZRANGE", "ZSCORE"})
 WRITING_COMMANDS = frozenset(
-    {"DEL", "HDEL", "HINCRBY", "HSET", "MSET", "SET", "SETBIT", "UNLINK", "XADD", "ZADD", "ZREM"}
+    {"DEL", "HDEL", "HINCRBY", "HSET", "MSET", "SET", "SETBIT", "SETRANGE", "UNLINK", "XADD", "ZADD", "ZREM"}
 )
 """Together all that the scripts use; a test asks a server whether each is in the right set."""
 

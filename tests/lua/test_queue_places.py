@@ -274,6 +274,25 @@ def test_a_signed_number_comes_back_out_of_a_gap_and_from_nowhere_else(new_queue
         assert cell.admit(1)[:2] == (place, 1)
 
 
+@pytest.mark.parametrize(("people", "gap"), [(2, 1), (2, 30), (7, 1), (8, 9), (8, 200), (13, 3)])
+def test_a_cell_that_is_opened_again_in_order_leaves_a_gap_too(
+    new_queue: NewQueue, people: int, gap: int
+) -> None:
+    cell = new_queue([Zone(1000)])
+    cell.people(people)
+    tail = people + gap
+    assert cell.open(1, 1, 2, "", tail, f"{people + 1}-{tail}").status == Status.OK
+    queue = cell.queue()
+    assert (queue["tail"], queue["gone"], queue["gaps"]) == (str(tail), str(gap), f"{people + 1}-{tail}")
+    assert cell.client.bitcount(cell.keys.gone) == gap
+    [behind] = cell.people(1)
+    assert behind.number == tail + 1
+    assert cell.join(cell.new_user(), asserted=tail)[0].detail == (tail,)
+    assert cell.admit() == (tail + 1, people + 2, people + 2, tail + 1)
+    assert cell.open(2, int(cell.hash("sale")["seq"]), 3, "", 0, "").status == Status.OK
+    assert cell.queue()["tail"] == str(tail + 1), "nothing moves back"
+
+
 def test_two_in_one_call_do_not_get_one_number(new_queue: NewQueue) -> None:
     cell = new_queue()
     rebuilt(cell, tail=0, gap=4)
