@@ -1,18 +1,21 @@
 """`rush verify-lottery` against a running gateway, which knows nothing of who asks."""
 
 import asyncio
+from pathlib import Path
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 
 from engine.cells import CellDirectory
 from engine.settings import Settings
+from engine.tokens import TokenSigner
 from engine.waiting.calls import QueueCalls
 from engine.waiting.draw import Draws, Stage
 from engine.waiting.entrants import find_lottery
 from engine.waiting.tickets import QueueSigner
 from rush.verify_lottery import main
-from tests.integration.kit import Event, Rig, until
+from tests.integration.kit import Event, Rig, changed, until
 from tests.integration.processes import Processes
 
 FAR = "2099-01-01T00:00:00.000Z"
@@ -74,3 +77,50 @@ async def test_a_lie_in_the_store_is_found_at_the_gateway(
     status = await asyncio.to_thread(main, [f"http://127.0.0.1:{port}", str(event.id)])
     assert status == 1
     assert "is not the Merkle root of the list" in capsys.readouterr().out
+
+
+async def test_a_list_that_broke_off_is_not_taken_for_a_lie(
+    rig: Rig, processes: Processes, quick: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    event, _ = await _drawn(rig)
+    point = f"entrant_lists.after_head:1:kill:{tmp_path / 'struck'}"
+    dying, port = await processes.gateway(changed(quick, failpoint=point))
+    status = await asyncio.to_thread(main, [f"http://127.0.0.1:{port}", str(event.id)])
+    said = capsys.readouterr()
+    assert (status, said.out) == (1, "")
+    assert "broke off" in said.err or "http://127.0.0.1" in said.err
+    assert await dying.ended() == -9
+
+
+async def test_a_round_whose_gateway_died_is_entered_and_may_be_sent_again(
+    rig: Rig, processes: Processes, quick: Settings, tmp_path: Path
+) -> None:
+    rig.work()
+    event = await rig.sale(waiting_room={"mode": "lottery", "opens_at": FAR, "public_round": "a round"})
+    await rig.redis.hset(event.keys.sale, "queue_opens_at_ms", 1)
+    await QueueCalls(rig.stores, CellDirectory(rig.stores)).join(event.id, uuid4())
+
+    async def has_root() -> bool:
+        await Draws(rig.stores).advance(event.cell)
+        return (await find_lottery(rig.pool, event.cell)).root is not None
+
+    await until(has_root)
+    token = TokenSigner(quick.jwt_secret).sign(uuid4(), "admin", None, ttl_s=900)
+    point = f"draw.after_randomness:1:kill:{tmp_path / 'struck'}"
+    dying, first = await processes.gateway(changed(quick, failpoint=point))
+    _, second = await processes.gateway(quick)
+
+    async def enter(port: int, value: bytes) -> int:
+        async with httpx.AsyncClient(timeout=20) as client:
+            answer = await client.post(
+                f"http://127.0.0.1:{port}/api/v1/events/{event.id}/queue/randomness",
+                json={"round": "a round", "randomness": value.hex()},
+                headers={"authorization": f"Bearer {token}"},
+            )
+            return answer.status_code
+
+    with pytest.raises(httpx.HTTPError):
+        await enter(first, b"1")
+    assert await dying.ended() == -9
+    assert await enter(second, b"2") == 409
+    assert await enter(second, b"1") == 200
