@@ -13,12 +13,15 @@ from engine.audit_report import EventReport, ZoneState
 from engine.ledger import Cancel, Confirm, Edit, Expire, Open, QueueEntry, Reject, Reserve
 from engine.stores import Connection
 from engine.times import to_ms
+from engine.waiting.settings import sale_fields, stored_room
 
 COUNTERS = ("capacity", "available", "reserved", "confirmed", "blocked")
 ZONE_FIELDS = (*COUNTERS, "show", "price_minor", "max_per_order")
 SALE_FIELDS = (
     "version", "zones", "status", "sale_start_at_ms", "sale_end_at_ms", "max_per_user", "hold_ttl_ms",
     "currency",
+    "queue_mode", "queue_opens_at_ms", "queue_interval_us", "queue_passes_max", "queue_pass_ttl_ms",
+    "queue_grace_ms", "queue_paused",
 )  # fmt: skip
 
 Counters = list[int]
@@ -187,6 +190,7 @@ def _examine_sale(look: Look[_Rows]) -> Iterable[tuple[str, Finding]]:
         "max_per_user": str(sale["max_per_user"]),
         "hold_ttl_ms": str(sale["hold_ttl_seconds"] * 1000),
         "currency": sale["currency"],
+        **sale_fields(stored_room(sale["waiting_room"])),
     }
     for name, value in terms.items():
         if live[name] != value:

@@ -14,11 +14,13 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from engine import ids
 from engine.failpoints import failpoint
 from engine.ids import CellId
 from engine.keys import CellKeys
 from engine.rebuild_slices import Slices
 from engine.sql import load_queries
+from engine.waiting.admission import Counters, usage
 from engine.waiting.lottery import Permutation
 from engine.waiting.settings import StoredRoom, tuned
 
@@ -53,6 +55,7 @@ class QueueBuilder:
 
     def __init__(self, cell_id: CellId, connection: asyncpg.Connection, slices: Slices, call: Call) -> None:
         self._cell = {"event_ref": cell_id.event_ref, "cell": cell_id.cell}
+        self._event_id = ids.make_id(cell_id.event_ref, 0, 0)
         self._keys = CellKeys(cell_id)
         self._connection = connection
         self._slices = slices
@@ -75,7 +78,7 @@ class QueueBuilder:
         await self._keep_slots(kept, permutation, set(late))
         for number in late:
             living[number - 1] = _GONE
-        fields = _fields(row, room, waves, kept) | await self._ended_in(gaps)
+        fields = _fields(row, room, waves, kept) | await self._ended_in(gaps) | await self._usage(row)
         bitmap = gone_bitmap(living, permutation)
         fields["gone"] = str(int.from_bytes(bitmap).bit_count())
         members = [[wave.first, wave.last, wave.people, wave.served_at_ms] for wave in kept if wave.slots > 0]
@@ -151,6 +154,13 @@ class QueueBuilder:
             wave = wave_of(place) if place not in tried_places and place not in late else None
             if wave is not None and row["ended_at_ms"] > wave.served_at_ms:
                 wave.slots = max(wave.slots - 1, 0)
+
+    async def _usage(self, row: asyncpg.Record) -> dict[str, str]:
+        """What admission would say of how much people buy: until it does, claims are bounded by this."""
+        zones = await queries.zone_totals(self._connection, event_id=self._event_id)
+        counters = Counters(row["spent"], row["units"], zones["reserved"], zones["confirmed"])
+        basket_milli, return_permille = usage(counters)
+        return {"basket_milli": str(basket_milli), "return_permille": str(return_permille)}
 
     async def _ended_in(self, gaps: list[tuple[int, int]]) -> dict[str, str]:
         """For each number that came back from a gap and has ended since, the field that says so."""

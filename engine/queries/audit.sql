@@ -15,7 +15,8 @@ SELECT epoch, seq, edit_version, applied_version FROM cells WHERE event_ref = :e
 
 -- name: sale(event_id)^
 -- What the hash of the sale must say.
-SELECT status, sale_start_at, sale_end_at, max_per_user, hold_ttl_seconds, currency FROM events WHERE id = :event_id;
+SELECT status, sale_start_at, sale_end_at, max_per_user, hold_ttl_seconds, currency, waiting_room
+FROM events WHERE id = :event_id;
 
 -- name: zones(event_id)
 SELECT id, name, show_id, price_minor, max_per_order, capacity, available_seats, reserved, confirmed, blocked

@@ -150,6 +150,11 @@ SELECT w.bookings,
      ) r) AS text
 FROM whole w;
 
+-- name: zone_totals(event_id)^
+-- The seats of an event that are held, and that are sold.
+SELECT coalesce(sum(reserved), 0)::bigint AS reserved, coalesce(sum(confirmed), 0)::bigint AS confirmed
+FROM seat_zones WHERE event_id = :event_id;
+
 -- name: waiting_room_to_rebuild(event_ref, cell)^
 -- The totals of a waiting room.
 SELECT mode, tail, serving, gaps, admitted, claimed, spent, units, lapsed, entrants,

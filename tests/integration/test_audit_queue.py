@@ -153,6 +153,11 @@ async def test_more_passes_than_may_be_out_are_found(waiting: Waiting) -> None:
     assert (3, "queue_bound_broken", "passes") in found
 
 
+async def test_terms_that_differ_are_found(waiting: Waiting) -> None:
+    await waiting.rig.redis.hset(waiting.event.keys.sale, "queue_interval_us", 7)
+    assert await waiting.found() == {(3, "sale_terms_differ", "sale")}
+
+
 async def test_an_organizer_who_lowers_the_bound_breaks_nothing(waiting: Waiting) -> None:
     intent = Intent(sale=SaleEdit(queue_passes_max=1))
     edits = Edits(waiting.rig.stores)
