@@ -12,7 +12,6 @@ from tests.lua.queuekit import Person, QueueCell
 
 USERS = tuple(f"0000000{number}-0000-4000-8000-000000000000" for number in range(8))
 HOLD_TTL_MS = 9_000
-CAPACITY = 7
 KEY = "5e" * 32
 
 users = st.sampled_from(USERS)
@@ -34,11 +33,11 @@ class QueueMachine(RuleBasedStateMachine):
 
     backend: ClassVar[Backend]
 
-    @initialize(room=rooms)
-    def open(self, room: Room) -> None:
+    @initialize(room=rooms, capacity=st.sampled_from([1, 3, 5, 7]))
+    def open(self, room: Room, capacity: int) -> None:
         self.cell = QueueCell(
             self.backend,
-            [Zone(CAPACITY)],
+            [Zone(capacity)],
             mode="lottery" if room.is_lottery else "open",
             opens_at_ms=room.opens_at_ms,
             interval_us=room.interval_us,
@@ -47,7 +46,7 @@ class QueueMachine(RuleBasedStateMachine):
             grace_ms=room.grace_ms,
             sale={"hold_ttl_ms": HOLD_TTL_MS, "max_per_user": 1_000},
         )
-        self.model = QueueModel(room, CAPACITY, HOLD_TTL_MS, self.cell.now_ms)
+        self.model = QueueModel(room, capacity, HOLD_TTL_MS, self.cell.now_ms)
 
     def teardown(self) -> None:
         """Leave the server as it was."""
@@ -177,15 +176,16 @@ class QueueMachine(RuleBasedStateMachine):
         admitted = self.cell.admit(people_max, basket_milli=basket_milli, return_permille=return_permille)
         assert admitted == self.model.admit(people_max, usage)
 
-    @rule(user=users, wave=st.integers(1, 4))
-    def rush(self, user: str, wave: int) -> None:
+    @rule(user=users, wave=st.integers(1, 4), usage=usages)
+    def rush(self, user: str, wave: int, usage: tuple[int, int]) -> None:
         """Everybody joins, and some are let in."""
         self.join([user, *USERS])
         if self.model.room.is_lottery and self.model.drawn is None:
             self.forward(1_000)
+            self.leave(user, is_stale=False)
             self.admit(0, (1_000, 0))
-            self.draw(is_stale=False)
-        self.admit(wave, (1_000, 0))
+            self.draw(is_stale=True)
+        self.admit(wave, usage)
 
     @precondition(lambda self: self.model.entrants is not None and self.model.drawn is None)
     @rule(is_stale=st.sampled_from([False, False, True]))
