@@ -5,6 +5,7 @@ It goes on beside whatever the run breaks; what its people were told is written 
 
 import asyncio
 import contextlib
+import itertools
 import random
 import time
 from collections import Counter
@@ -103,20 +104,24 @@ class QueueCrowd:
     async def _watch_place(self) -> None:
         """Somebody who stays, and follows their place as a stream, at one gateway after the other."""
         user = UUID(int=random.Random(f"{self._seed} watcher").getrandbits(128))
-        lines, ticket, turn = self.lines(), "", 0
-        while not self._is_over:
-            turn += 1
-            line = lines[turn % len(lines)]
-            with contextlib.suppress(NoAnswer, TimeoutError):
-                if not ticket:
-                    body = {"event_id": self.facts.event}
-                    answer = await line.call(
-                        "POST", f"{API}/queue/join", self.token(user), body, None, TIMEOUT_S
-                    )
-                    ticket = _data(answer).get("ticket", "")
-                async with asyncio.timeout(STREAM_S):
-                    await line.stream(f"{API}/queue/stream?ticket={ticket}", TIMEOUT_S)
-            await asyncio.sleep(POLL_S)
+        lines, ticket = self.lines(), ""
+        try:
+            for line in itertools.cycle(lines):
+                if self._is_over:
+                    return
+                with contextlib.suppress(NoAnswer, TimeoutError):
+                    if not ticket:
+                        body = {"event_id": self.facts.event}
+                        answer = await line.call(
+                            "POST", f"{API}/queue/join", self.token(user), body, None, TIMEOUT_S
+                        )
+                        ticket = _data(answer).get("ticket", "")
+                    async with asyncio.timeout(STREAM_S):
+                        await line.stream(f"{API}/queue/stream?ticket={ticket}", TIMEOUT_S)
+                await asyncio.sleep(POLL_S)
+        finally:
+            for line in lines:
+                line.close()
 
     async def _live(self, number: int) -> None:
         choice = random.Random(f"{self._seed} queue {number}")
