@@ -206,7 +206,7 @@ def _report(checked: Checked) -> str:
     count = len(checked.leaves) // 32
     lines = [
         f"The draw of {draw.event_id}: {count:,} numbers, {count - checked.withdrawn:,} people, "
-        f"{checked.withdrawn:,} withdrawn before the freeze",
+        f"{checked.withdrawn:,} nobody's at the freeze",
         *(f"  {finding.outcome:<8} {finding.subject:<11} {finding.text}" for finding in checked.findings),
     ]
     if not checked.is_good:

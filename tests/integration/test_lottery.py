@@ -334,6 +334,35 @@ async def _nobody(self: Draws, lottery: Lottery) -> Stage:
     return Stage.AWAITS_REDIS
 
 
+async def test_numbers_that_redis_lost_take_part_if_they_are_shown_before_the_freeze(
+    rig: Rig, draw: Draw
+) -> None:
+    await draw.join(5)
+    await rig.caught_up(draw.event)
+    await rig.redis.flushall()
+    await rig.caught_up(draw.event)
+    in_time, late = uuid4(), uuid4()
+    # Their tickets are theirs: the gap is of numbers that may have been given out.
+    assert (await draw.calls.join(draw.event.id, in_time, 7)).number == 7
+    [behind] = await draw.join()
+    await rig.redis.hset(draw.event.keys.sale, "queue_opens_at_ms", 1)
+    too_late = await draw.calls.join(draw.event.id, late, 8)
+    assert too_late.number == behind + 1
+    await draw.until_frozen()
+    assert await draw.draws.advance(draw.event.cell) is Stage.DRAWN
+    lottery = await draw.until_drawn()
+    assert lottery.entrants == behind
+    lines = await draw.lines()
+    people = {number for number, line in enumerate(lines, 1) if bytes.fromhex(line.decode()) != WITHDRAWN}
+    assert people == {1, 2, 3, 4, 5, 7, behind}
+    assert lines[6].decode() == pseudonym(draw.event.id, in_time).hex()
+    assert lottery.key is not None
+    drawn = Permutation(lottery.key, behind)
+    _, gone = await draw.in_redis()
+    assert gone == set(range(1, behind + 1)) - {drawn.place_of(number) for number in people}
+    assert await draw.is_proved()
+
+
 async def test_key_root_and_randomness_are_written_once(rig: Rig, draw: Draw) -> None:
     await draw.join(4)
     await draw.freeze()

@@ -55,7 +55,7 @@ async def test_anybody_can_check_a_draw_at_the_gateway(
         return status, said.out + said.err
 
     status, text = await verify(str(event.id), "--commitment", lottery.commitment.hex())
-    assert (status, "3,000 numbers, 2,999 people, 1 withdrawn" in text) == (0, True), text
+    assert (status, "3,000 numbers, 2,999 people, 1 nobody's" in text) == (0, True), text
     status, text = await verify(slug, "--ticket", signer.ticket(event.id, people[2048], 2048))
     assert status == 0, text
     assert "leads from the number 2048 to the root" in text

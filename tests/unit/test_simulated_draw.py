@@ -16,7 +16,7 @@ def test_what_is_written_of_it_is_proved(tmp_path: Path, capsys: pytest.CaptureF
     files = [str(path) for path in draw.write(tmp_path)]
     assert main(["verify-lottery", *files, "--user", user_text(41)]) == 0
     said = capsys.readouterr().out
-    assert "1,500 numbers, 1,499 people, 1 withdrawn" in said
+    assert "1,500 numbers, 1,499 people, 1 nobody's" in said
     assert "have the number 42" in said
 
 

@@ -124,7 +124,7 @@ def test_an_honest_draw_is_proved_and_what_is_not_is_said(
 ) -> None:
     assert case.verify() == 0
     text = said(capsys)
-    assert "2,500 numbers, 2,499 people, 1 withdrawn before the freeze" in text
+    assert "2,500 numbers, 2,499 people, 1 nobody's at the freeze" in text
     assert "all 2,500 computed, each is one number's" in text
     assert "proved      nobody's place was chosen or changed after" in text
     assert "not proved  No public round was named" in text
