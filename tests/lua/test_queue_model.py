@@ -32,9 +32,9 @@ def run(backend: Backend, how: settings) -> None:
     run_state_machine_as_test(type("Machine", (QueueMachine,), {"backend": backend}), settings=how)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_the_waiting_room_does_what_its_model_does(backend: Backend) -> None:
-    run(backend, settings(UNHURRIED, max_examples=40 if backend.is_real else 15, stateful_step_count=40))
+    run(backend, settings(UNHURRIED, max_examples=30 if backend.is_real else 12, stateful_step_count=40))
 
 
 @pytest.mark.slow
@@ -43,7 +43,7 @@ def test_the_waiting_room_does_what_its_model_does_for_long(real_backend: Backen
     run(real_backend, settings(UNHURRIED, max_examples=600, stateful_step_count=60))
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "mutation",
     [
