@@ -3,10 +3,12 @@
 from collections.abc import Callable
 
 import pytest
+import redis
 
 from engine.status import Status
 from tests.lua.cellkit import HOLD_TTL_MS, START_MS, Answer, Backend, Wish, Zone, digest
 from tests.lua.queuekit import GRACE_MS, PASS_TTL_MS, Person, QueueCell
+from tests.stores import RedisServer
 
 NewQueue = Callable[..., QueueCell]
 
@@ -321,7 +323,7 @@ def test_a_late_person_who_leaves_takes_no_slot_with_them(new_queue: NewQueue) -
     assert cell.admit(0).out == 1
 
 
-# --- the memory is full
+# --- what it costs, and when memory is full
 
 
 def test_the_pass_check_reads_nothing_where_no_pass_is_shown(real_backend: Backend) -> None:
@@ -329,3 +331,29 @@ def test_the_pass_check_reads_nothing_where_no_pass_is_shown(real_backend: Backe
     cell.client.config_resetstat()
     booked(cell, Person(cell.new_user(), 1), "-")
     assert "cmdstat_zmscore" not in cell.client.info("commandstats")
+
+
+def test_with_memory_full_nobody_comes_in_and_everybody_may_leave(
+    new_redis: Callable[[], RedisServer],
+) -> None:
+    with redis.Redis.from_url(new_redis().url) as client:
+        cell = QueueCell(Backend(client), [Zone(100)], passes_max=2)
+        first, second, third = cell.people(3)
+        cell.admit()
+        cell.passed(first)
+        client.config_set("maxmemory", 1)
+        before = cell.dump()
+        for refused in (
+            lambda: cell.join(cell.new_user()),
+            lambda: cell.claim(second),
+            cell.admit,
+            lambda: cell.draw("5e" * 32, 0, b""),
+        ):
+            with pytest.raises(redis.exceptions.OutOfMemoryError):
+                refused()
+        assert cell.dump() == before
+        assert cell.leave(third).status == Status.OK
+        assert cell.leave(first).status == Status.OK
+        client.config_set("maxmemory", 0)
+        assert cell.claim(second).status == Status.OK
+        assert cell.admit() == (2, 0, 1, 3)
