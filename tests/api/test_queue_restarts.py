@@ -97,7 +97,7 @@ async def test_everybody_stands_where_they_stood(
     assert (again.status_code, again.json()["data"]["place"]) == (201, 3)
     newcomer = room.person()
     joined = await newcomer.join()
-    assert joined.json()["data"]["place"] == 5 + (GAP if is_lost else 0)
+    assert joined.json()["data"]["place"] == 5 + GAP
 
 
 async def test_who_was_forgotten_gets_the_place_of_their_ticket_back(
