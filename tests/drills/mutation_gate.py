@@ -22,12 +22,14 @@ import msgspec
 import redis.asyncio
 
 from tests.drills.checker import check, gather
+from tests.drills.checker_queue import check_queue, settled_queue
 from tests.drills.checker_report import Report
 from tests.drills.clients import Load
 from tests.drills.history import Run, write_run
-from tests.drills.mutation_scenes import ANTIDOTE, ARMED, SCENES, Stage
+from tests.drills.mutation_scenes import ANTIDOTE, ARMED, SCENES, WITH_QUEUE, Stage
 from tests.drills.mutations import MUTATIONS, Mutation, copy_source, plant
 from tests.drills.organizer import Organizer
+from tests.drills.queue_crowd import QueueCrowd
 from tests.drills.stack import Stack, open_stack
 from tests.drills.watch import Watch
 
@@ -95,10 +97,13 @@ async def play(stack: Stack, folder: Path, seed: int, scene: str, quiet_max_s: f
     folder.mkdir(parents=True)  # noqa: ASYNC240 - one call, on a local disk
     organizer = Organizer(stack)
     event = await organizer.put_on_sale(seed)
+    crowd = QueueCrowd(stack, folder, seed) if scene in WITH_QUEUE else None
+    if crowd is not None:
+        await crowd.start(organizer)
     organizer.close()
     run = Run(seed, scene, [event], began_ns=time.monotonic_ns())
     watch, load = Watch(stack, event, folder), Load(stack, event, folder, seed)
-    stage = Stage(stack, event, load, run, 0.0)
+    stage = Stage(stack, event, load, run, 0.0, crowd.facts.event if crowd else "")
     stage.folder = folder
     try:
         load.start()
@@ -106,10 +111,14 @@ async def play(stack: Stack, folder: Path, seed: int, scene: str, quiet_max_s: f
         await SCENES[scene](stage)
         await stack.heal()
         await asyncio.sleep(CALM_S)
+        if crowd is not None:
+            await crowd.stop()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(load.stop(), quiet_max_s if quiet_max_s > FINISH_MAX_S else FINISH_MAX_S)
     finally:
         await load.close()
+        if crowd is not None:
+            await crowd.close()
     client = redis.asyncio.Redis.from_url(stack.redis.url)
     connection = await asyncpg.connect(stack.postgres.url)
     try:
@@ -117,7 +126,11 @@ async def play(stack: Stack, folder: Path, seed: int, scene: str, quiet_max_s: f
         # While the watcher goes on: what happens now is part of it.
         await gather(folder, lambda tag: client, connection, quiet_max_s)
         await watch.close()
-        return check(await gather(folder, lambda tag: client, connection, 1.0))
+        report = check(await gather(folder, lambda tag: client, connection, 1.0))
+        if crowd is not None:
+            queue = await settled_queue(crowd.facts.event, client, connection, quiet_max_s)
+            check_queue(crowd.facts, queue, run, report)
+        return report
     finally:
         await client.aclose()
         await connection.close()

@@ -51,6 +51,8 @@ class Stage(Scene):
 
 Strike = Callable[[Stage], Awaitable[None]]
 
+WITH_QUEUE = {"waits", "waits_and_end_cut_off"}
+"""Scenes in which people wait for a second event."""
 ARMED = {"dies_after_offset": ("relay", "projection.after_offset:3:kill")}
 """Scene → the members that have a fail point from the beginning, and which."""
 
@@ -103,6 +105,18 @@ def _relays_and_postgres(scene: Scene) -> list:  # type: ignore[type-arg]
 async def nothing(scene: Scene) -> None:
     """People buy, and some let go."""
     await asyncio.sleep(2.0)
+
+
+async def waits(scene: Scene) -> None:
+    """People join a waiting room, are let in, and reserve, some of them once too often or without a pass."""
+    await asyncio.sleep(5.0)
+
+
+async def waits_and_end_cut_off(scene: Scene) -> None:
+    """The same, and Redis is back without the end of what it had."""
+    await asyncio.sleep(1.0)
+    await end_cut_off(scene)
+    await asyncio.sleep(1.0)
 
 
 async def flushed(scene: Scene) -> None:
@@ -334,6 +348,8 @@ SCENES: dict[str, Strike] = {
     strike.__name__: strike
     for strike in (
         nothing,
+        waits,
+        waits_and_end_cut_off,
         flushed,
         lost_before_durable,
         lost_twice,

@@ -260,6 +260,32 @@ MUTATIONS = (
             ),
         ),
     ),
+    Mutation(
+        "a seat without a pass",
+        "waits",
+        (
+            Patch(
+                "lua/lib/passes.lua",
+                "    if request.pass == NONE then\n        return status.PASS_REQUIRED\n    end\n",
+                "    if request.pass == NONE then\n        return nil\n    end\n",
+            ),
+        ),
+    ),
+    Mutation(
+        "a pass that is not spent",
+        "waits",
+        (Patch("lua/lib/passes.lua", "redis.call('ZREM', keys.passes, unpack(gone))", "local _ = gone"),),
+    ),
+    Mutation(
+        "passes without a bound",
+        "waits",
+        (Patch("lua/lib/bound.lua", "return math.max(0, people_max - out)", "return people_max"),),
+    ),
+    Mutation(
+        "numbers given again after a lost end",
+        "waits_and_end_cut_off",
+        (Patch("lua/open.lua", "if last < tail then", "if last < 0 then"),),
+    ),
 )
 
 

@@ -27,12 +27,12 @@ from tests.drills.queue_facts import Facts, Sample, Told, write_facts
 from tests.drills.stack import CLIENTS, Stack
 
 API = "/api/v1"
-PEOPLE = 6
+PEOPLE = 8
 """At the same time."""
 WAITING_ROOM = {
     "mode": "open",
     "admissions_per_second": 50,
-    "passes_max": 4,
+    "passes_max": 3,
     "pass_ttl_seconds": 5,
     "claim_grace_seconds": 1,
 }
