@@ -23,8 +23,12 @@ WAIT_MAX_S = 86_400
 
 PRIOR_PEOPLE = 40
 """What is presumed of people weighs as much as what so many of them did."""
-BUYING_SHARE = 0.85
+BUYING_SHARE = 0.87
 """Of those who are let in, so many usually take seats."""
+KEPT_SHARE = 0.93
+"""Of the seats that are reserved, so many usually stay sold; the others come back while people still wait."""
+UNUSED_SHARE = 0.2
+"""Of the seats, so many usually go to people who are let in later, for seats that came back."""
 SEATS_FEW = 0.5
 """Seats that somebody who is let in takes at least, presumed: some take none."""
 SURE = 0.97
@@ -92,12 +96,14 @@ def pace(
     seats = stock.available + stock.reserved * stock.return_permille / 1000
     limit = int(min(passes_max, seats / basket))
     at_once = max(limit - stock.out, 0)
-    settled = max(stock.admitted - stock.out, 0)
-    seats_each = (stock.units + PRIOR_PEOPLE * basket * BUYING_SHARE) / (settled + PRIOR_PEOPLE)
+    # Of the people who are out the quick ones buy first: until they all are done, what is usual counts.
+    doubtful, settled = PRIOR_PEOPLE + stock.out, max(stock.admitted - stock.out, 0)
+    buying = min((stock.spent + doubtful * BUYING_SHARE) / (settled + doubtful), 1.0)
+    seats_each = basket * buying * KEPT_SHARE
     served = max(int(seats / max(seats_each, SEATS_FEW)) - stock.out, at_once)
     total = stock.available + stock.units
     in_turn_per_s = passes_max / TURNAROUND_S
-    late_per_s = total * RETURNING_SHARE / basket / HOLD_S
+    late_per_s = total * UNUSED_SHARE / basket / HOLD_S
     first_people = FIRST_SHARE * min(passes_max, total / basket)
     measured = _measured_per_s([move for move in moves if move[1] >= first_people], now_ms)
     if measured is not None and served > at_once:
