@@ -30,7 +30,7 @@ class Observer:
         self._plan = plan
         self._place_of = place_of
         """A number's place; of the entrants of a lottery it is asked once they are drawn."""
-        self.places = Places(plan.people)
+        self.places = Places(2 * plan.people)
         self.tail = self.serving = self.admitted = self.left = 0
         self.available, self.reserved, self.confirmed = plan.seats, 0, 0
         self.usage = (1, 0)
@@ -95,7 +95,6 @@ class Observer:
             self._has_joined.add(user)
             if number > self._plan.people:
                 self._wrong("other", f"number {number} was given to {self._plan.people} people")
-                continue
             is_placed = self._is_drawn or number > self._entrants > 0
             self.places.set(self._place_of(number) if is_placed else number, True)
         self.tail = first + len(users) - 1
@@ -115,7 +114,7 @@ class Observer:
         self._entrants = entry[2]
 
     def _draw(self, _: list[Any]) -> None:
-        before, self.places = self.places, Places(self._plan.people)
+        before, self.places = self.places, Places(2 * self._plan.people)
         for number in range(1, self.tail + 1):
             if before.is_living(number):
                 self.places.set(self._place_of(number), True)

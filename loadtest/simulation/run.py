@@ -52,8 +52,8 @@ class Simulation:
         self.draw: SimulatedDraw | None = None
         """Once it was drawn, where there is a lottery."""
         self._permutation: Permutation | None = None
-        self._person_at = [-1] * (plan.people + 1)
-        """Who has which number."""
+        self._person_at = [-1] * (2 * plan.people + 1)
+        """Who has which number. There is room for scripts that give somebody a second one."""
         self._known = 0
         self._ledger_after = "-"
         self._served = 0
@@ -161,9 +161,7 @@ class Simulation:
     def _serve(self) -> None:
         """Tell those whose turn has come, and learn who has which number."""
         while self._known < self.deeds.arrived and self.crowd.number[self._known]:
-            number = self.crowd.number[self._known]
-            if number < len(self._person_at):
-                self._person_at[number] = self._known
+            self._person_at[self.crowd.number[self._known]] = self._known
             self._known += 1
         while self._served < self.observer.serving:
             self._served += 1
@@ -271,7 +269,11 @@ class Simulation:
         newly = (range(low, min(before, tail + 1)), range(max(low, before, self._unlikely_to + 1), tail + 1))
         for place in itertools.chain(*newly):
             person = self._person_in(place)
-            if self.crowd.state[person] == WAITING and self.crowd.happens(self._plan.unlikely_leave_share):
+            if (
+                person >= 0
+                and self.crowd.state[person] == WAITING
+                and self.crowd.happens(self._plan.unlikely_leave_share)
+            ):
                 self.deeds.later(self._rng.uniform(*UNLIKELY_LEAVE_S), self.deeds.leave, person)
         self._unlikely_from, self._unlikely_to = min(low, before), tail
 

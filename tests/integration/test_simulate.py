@@ -50,6 +50,8 @@ SLOW = Plan(
 )
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     "plan",
     [
