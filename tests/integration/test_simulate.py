@@ -46,7 +46,7 @@ SLOW = Plan(
     opens_before_s=60.0,
     seed=13,
     admissions_per_second=1.0,
-    hold_ttl_s=120,
+    hold_ttl_s=300,
 )
 
 
