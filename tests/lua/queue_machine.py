@@ -145,6 +145,13 @@ class QueueMachine(RuleBasedStateMachine):
             self.model.end(booking, "cancelled")
             self.claim(user, is_stale=False)
 
+    @precondition(lambda self: self.model.passes or self.model.spent)
+    @rule(pick=st.integers(0, 7))
+    def leave_with_a_pass(self, pick: int) -> None:
+        """Their own slot is used; those of the others in their wave may still be kept."""
+        those = sorted({*self.model.passes, *self.model.spent})
+        self.leave(those[pick % len(those)], is_stale=False)
+
     @precondition(lambda self: self.model.waves)
     @rule(early_ms=st.sampled_from([0, 0, 1]), people_max=st.sampled_from([0, 0, 1, 100]))
     def be_late(self, early_ms: int, people_max: int) -> None:
