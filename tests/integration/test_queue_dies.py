@@ -9,12 +9,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from engine import rebuild_queue
+from engine import rebuild_queue, rebuild_slices
 from engine.audit import audit
 from engine.errors import InvalidState, QueuePassInvalid, RushError, ServiceUnavailable
 from engine.lift import Lifter
 from engine.settings import Settings
 from tests.integration.books import differences
+from tests.integration.by_hand import Crash, CrashBefore, recover, recovery_by_hand
 from tests.integration.kit import Rig, changed, open_rig, until
 from tests.integration.processes import Processes
 from tests.integration.queues import ROOM, Person, Room, open_room
@@ -22,6 +23,7 @@ from tests.stores import RedisServer
 
 Break = Callable[[RedisServer, Rig], Awaitable[None]]
 PASSES_MAX = ROOM.passes_max
+CALLS_MAX = 200
 
 
 @pytest.fixture
@@ -373,6 +375,64 @@ async def test_a_closed_cell_leaves_nothing_of_its_queue_in_redis(rig: Rig) -> N
         await lifter.close_finished(1)
     assert await rig.pool.fetchval("SELECT closed_at IS NOT NULL FROM cells")
     assert [key async for key in rig.redis.scan_iter(match=room.event.keys.prefix + "*")] == []
+
+
+# Recovery.
+
+
+async def test_a_recovery_that_dies_anywhere_in_a_waiting_room_is_finished_by_the_next(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its calls to both stores: whatever was written by then, the waiting room is whole in the end."""
+    monkeypatch.setattr(rebuild_slices, "PLACES_MAX", 3)
+    # Many gaps are many numbers, and a cell with many numbers is rebuilt beside other work.
+    monkeypatch.setattr("engine.rebuild.GAP_NUMBERS", 10)
+    worker = rig.work()
+    room = await open_room(rig)
+    people = await room.people(7)
+    await room.admit(3)
+    expires_at_ms = await room.claim(people[0])
+    await room.reserve(people[1], await room.claim(people[1]))
+    await room.leave(people[5])
+    await rig.caught_up(room.event)
+    await worker.stop()
+    keys = room.event.keys
+
+    async def shape() -> tuple[object, ...]:
+        queue = await rig.redis.hgetall(keys.queue)
+        names = (b"serving", b"admitted", b"claimed", b"spent", b"units", b"unclaimed", b"w:3")
+        return (
+            await rig.redis.hgetall(keys.places),
+            await rig.redis.zrange(keys.passes, 0, -1, withscores=True),
+            await rig.redis.hgetall(keys.spent),
+            await rig.redis.zrange(keys.waves, 0, -1),
+            [queue.get(name) for name in names],
+            int(queue[b"gone"]) == await rig.redis.bitcount(keys.gone),
+        )
+
+    before = await shape()
+    for number in range(1, CALLS_MAX):
+        await rig.redis.flushall()
+        await rig.redis.script_flush()
+        hook = CrashBefore(number)
+        async with recovery_by_hand(rig, hook) as dying:
+            with contextlib.suppress(Crash):
+                await dying.step()
+            calls = len(hook.calls)
+            # The slice that was being read ahead is cancelled: that is over with the next answer.
+            dying.connection.hook = None
+            await dying.connection.fetchval("SELECT 1")
+        await recover(rig, room.event)
+        assert await shape() == before, hook.calls[number - 1 :]
+        if calls < number:
+            break
+    else:
+        pytest.fail("a step of recovery has too many calls")
+    assert number > 20
+    rig.work()
+    assert await room.claim(people[0]) == expires_at_ms
+    assert (await room.join()).number > 7 + 10
+    await sound(rig, room)
 
 
 # Another history.
