@@ -137,6 +137,10 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 7))
     def come_back(self, pick: int) -> None:
         """A booking is cancelled, and its buyer wants another pass at once."""
+        for user in list(self.model.numbers)[:pick]:
+            self.claim(user, is_stale=False)
+        for user in list(self.model.passes)[:1]:
+            self.reserve(user, 1, "own")
         held = [user for user, b in self.model.spent.items() if self.model.bookings[b].status == "reserved"]
         if held:
             user = held[pick % len(held)]
