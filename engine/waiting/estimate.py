@@ -11,9 +11,8 @@ Outlook = Literal["likely", "uncertain", "unlikely"]
 
 WINDOW_MS = 60_000
 """The rate is that of the last minute."""
-SPAN_MIN_MS = 45_000
-"""So long passes must have come back before what was measured counts: those of the first people all come
-back at about the same time, and until then hardly any."""
+SPAN_MIN_MS, FIRST_SPAN_MIN_MS = 45_000, 58_000
+"""So long a queue must have moved before what was measured counts; the longer one just after its begin."""
 TURNAROUND_S = 60.0
 """How long a pass, with the slot that was kept for it, is usually out: to see it, to claim it, to choose."""
 HOLD_S = 600.0
@@ -105,7 +104,9 @@ def pace(
     in_turn_per_s = passes_max / TURNAROUND_S
     late_per_s = total * UNUSED_SHARE / basket / HOLD_S
     first_people = FIRST_SHARE * min(passes_max, total / basket)
-    measured = _measured_per_s([move for move in moves if move[1] >= first_people], now_ms)
+    # The passes of the first people all come back at about the same time, and until then hardly any.
+    span_min_ms = SPAN_MIN_MS if stock.admitted >= 2 * first_people else FIRST_SPAN_MIN_MS
+    measured = _measured_per_s([move for move in moves if move[1] >= first_people], now_ms, span_min_ms)
     if measured is not None and served > at_once:
         in_turn_per_s = measured
     elif measured is not None:
@@ -120,13 +121,13 @@ def pace(
     )
 
 
-def _measured_per_s(moves: list[tuple[int, int]], now_ms: int) -> float | None:
+def _measured_per_s(moves: list[tuple[int, int]], now_ms: int, span_min_ms: int) -> float | None:
     """People let in a second over the last minute; None where too little was seen."""
     recent = [move for move in moves if move[0] >= now_ms - WINDOW_MS]
     if not recent:
         return 1000 / max(now_ms - moves[-1][0], 1) if moves else None
     span_ms = now_ms - recent[0][0]
-    return (recent[-1][1] - recent[0][1]) * 1000 / span_ms if span_ms >= SPAN_MIN_MS else None
+    return (recent[-1][1] - recent[0][1]) * 1000 / span_ms if span_ms >= span_min_ms else None
 
 
 def expected_wait_s(ahead: int, pace: Pace, sale_starts_in_s: float) -> int:
