@@ -19,7 +19,6 @@ from engine.waiting.calls import QueueCalls
 from engine.waiting.settings import StoredRoom, room_text
 from loadtest.simulation.observer import Observer
 from loadtest.simulation.options import Plan
-from tests.integration.books import LedgerWatch
 from tests.integration.kit import OPEN_TIMEOUT_MS, Event, Rig, changed, insert_event, open_rig, until
 from tests.integration.processes import Processes
 from tests.stores import RedisServer
@@ -121,10 +120,9 @@ class Crowd:
 class Counted:
     """Counts from the outside what is out while it runs, and afterwards once more, by the ledger."""
 
-    def __init__(self, settings: Settings, rig: Rig, event: Event) -> None:
+    def __init__(self, rig: Rig, event: Event) -> None:
         self._rig = rig
         self._event = event
-        self._ledger = LedgerWatch(settings, event)
         self._is_over = False
         self._task = asyncio.create_task(self._count())
         self.most = self.looks = 0
@@ -146,21 +144,14 @@ class Counted:
 
     async def observer(self, people: int = PEOPLE) -> Observer:
         """What the ledger says of the whole sale."""
-        await self._ledger.look()
         self._is_over = True
         await self._task
-        await self._ledger.close()
+        entries = await self._rig.redis.xrange(self._event.keys.ledger)
         plan = Plan(people=people, seats=SEATS, passes_max=PASSES_MAX, claim_grace_s=ROOM.claim_grace_seconds)
         seen = Observer(plan, lambda number: number)
-        for _, entry in sorted(self._ledger.seen.items(), key=lambda each: _position(each[0])):
-            seen.read(entry)
-        assert not self._ledger.twice
+        for _, fields in entries:
+            seen.read(fields[b"e"])
         return seen
-
-
-def _position(entry_id: bytes) -> tuple[int, int]:
-    epoch, _, seq = entry_id.partition(b"-")
-    return int(epoch), int(seq)
 
 
 async def _check(counted: Counted, crowd: Crowd) -> None:
@@ -179,7 +170,7 @@ async def test_two_workers_and_two_gateways_let_in_no_more_than_the_bound(rig: R
     rig.work("recovery", "relay")
     event = await put_on_sale(rig)
     async with two_gates(rig.settings) as gates:
-        crowd, counted = Crowd(event, gates), Counted(rig.settings, rig, event)
+        crowd, counted = Crowd(event, gates), Counted(rig, event)
         await crowd.join()
         rig.work("admission")
         rig.work("admission")
@@ -195,7 +186,7 @@ async def test_a_worker_that_dies_or_freezes_after_it_let_people_in_changes_noth
     rig.work("recovery", "relay")
     event = await put_on_sale(rig)
     async with two_gates(rig.settings) as gates:
-        crowd, counted = Crowd(event, gates), Counted(rig.settings, rig, event)
+        crowd, counted = Crowd(event, gates), Counted(rig, event)
         await crowd.join()
         struck = processes.work_until(
             "admission.after_admit", number, rig.settings, "admission", freeze=freeze
@@ -219,7 +210,7 @@ async def test_after_a_restart_of_redis_the_queue_goes_on_where_it_was(
         rig.work("admission")
         event = await put_on_sale(rig)
         async with two_gates(rig.settings) as gates:
-            crowd, counted = Crowd(event, gates), Counted(rig.settings, rig, event)
+            crowd, counted = Crowd(event, gates), Counted(rig, event)
             await crowd.join()
             wanting = asyncio.create_task(crowd.want_seats())
             await until(lambda: len(crowd.with_seats) >= PEOPLE // 4, "some have seats")
