@@ -35,6 +35,7 @@ class Watch:
         self._tag = tag(cell_id)
         self._writer = EntryWriter(folder)
         self._readers: dict[int, asyncio.Task[None]] = {}
+        self._is_closed = False
         self._task = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
@@ -54,7 +55,8 @@ class Watch:
         )
         last, looked_s = BEGINNING, 0.0
         try:
-            while True:
+            # The client may turn a cancellation that comes with its time-out into an error of its own.
+            while not self._is_closed:
                 if time.monotonic() - looked_s > LOOK_S:
                     # A ledger that ends before what was seen is another one: it is read from its beginning.
                     end = await client.xrevrange(self._keys.ledger, count=1)
@@ -78,6 +80,7 @@ class Watch:
 
     async def close(self) -> None:
         """Stop, with all that was seen in the file."""
+        self._is_closed = True
         tasks = [self._task, *self._readers.values()]
         for task in tasks:
             task.cancel()

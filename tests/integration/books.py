@@ -104,6 +104,7 @@ class LedgerWatch:
     def __init__(self, settings: Settings, event: Event) -> None:
         self._client = open_redis(settings)
         self._ledger = event.keys.ledger
+        self._is_closed = False
         self._task = asyncio.create_task(self._watch())
         self.seen: dict[bytes, bytes] = {}
         self.twice: list[bytes] = []
@@ -115,7 +116,8 @@ class LedgerWatch:
                 self.twice.append(id_)
 
     async def _watch(self) -> None:
-        while True:
+        # The client may turn a cancellation that comes with its time-out into an error of its own.
+        while not self._is_closed:
             with contextlib.suppress(redis.RedisError, OSError):
                 await self.look()
             await asyncio.sleep(POLL_S)
@@ -127,6 +129,7 @@ class LedgerWatch:
 
     async def close(self) -> None:
         """Stop looking."""
+        self._is_closed = True
         self._task.cancel()
         await asyncio.wait((self._task,))
         await self._client.aclose()
