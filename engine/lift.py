@@ -224,7 +224,9 @@ class Lifter:
             drained = await self._drain.run(cell_id, row)
             epoch = drained.offset.epoch + 1
             await builder.begin(epoch)
-            await builder.leave_gap()
+            if not drained.is_sound:
+                # In a sound cell of a lifted node nothing was lost since the lift.
+                await builder.leave_gap()
             await self._begin_epoch(cell_id, epoch, node)
         failpoint("lift.after_new_epoch")
         await self._announce(cell_id, drained)

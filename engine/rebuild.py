@@ -137,7 +137,7 @@ class CellBuilder:
         them, and all gaps. (0, "") without a waiting room.
 
         What Redis has may be in order and lack its end all the same: a cut file of commands, a replica that
-        was behind. Nobody can see that, so every new epoch leaves a gap.
+        was behind. Nobody can see that, so every lift leaves a gap.
         """
         event_ref, cell = self._cell_id
         row = await queries.leave_gap(self._connection, numbers=GAP_NUMBERS, event_ref=event_ref, cell=cell)

@@ -57,6 +57,9 @@ class Room:
         self.zone_keys: list[str] = []
         self.usage = usage(Counters(0, 0, 0, 0))
         self.usage_due_s = 0.0
+        self.serving = 0
+        self.gone_behind = 0
+        """Places behind `serving` in which nobody stands any more."""
         self.waiting = 0
         self.out = 0
 
@@ -125,8 +128,8 @@ class Admission:
             return 0, FAILED_PAUSE_S
         if reply[0] != Status.OK:
             return 0, REFUSED_PAUSE_S
-        _, _, serving, people, room.out, tail = reply
-        room.waiting = max(tail - serving, 0)
+        _, _, room.serving, people, room.out, tail = reply
+        room.waiting = max(tail - room.serving - room.gone_behind, 0)
         _last_success.set(time.time())
         if people:
             _people_admitted.inc(people)
@@ -141,9 +144,10 @@ class Admission:
         ):
             pipeline.hget(room.keys.sale, "zones")
             pipeline.hmget(room.keys.queue, ["spent", "units"])
+            pipeline.bitcount(room.keys.gone, room.serving // 8 + 1, -1)
             for key in room.zone_keys:
                 pipeline.hmget(key, ["reserved", "confirmed"])
-            zones, totals, *counters = await pipeline.execute()
+            zones, totals, room.gone_behind, *counters = await pipeline.execute()
         room.zone_keys = [room.keys.zone_prefix + zone.decode() for zone in (zones or b"").split()]
         if not counters:
             return

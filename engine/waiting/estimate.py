@@ -42,6 +42,9 @@ POLLS_PER_WAIT = 10
 POLL_MIN_MS = 1_000
 POLL_MAX_MS = 40_000
 """With its jitter less than the usual grace: who asks as told does not miss their turn."""
+LONG_POLL_MS = 300_000
+"""Of who waits for a draw that is far away."""
+OPENING_S = 30
 NEAR_PEOPLE = 50
 """Who has so few ahead asks often, however slowly the queue moves."""
 NEAR_POLL_MAX_MS = 5_000
@@ -184,4 +187,17 @@ def poll_after_ms(ahead: int, wait_s: float, random: float) -> int:
     """
     longest_ms = NEAR_POLL_MAX_MS if ahead < NEAR_PEOPLE else POLL_MAX_MS
     usual_ms = min(max(wait_s * 1000 / POLLS_PER_WAIT, POLL_MIN_MS), longest_ms)
+    return spread_ms(usual_ms, random)
+
+
+def registered_poll_ms(opens_in_s: float, random: float) -> int:
+    """When to ask again who waits for a draw: everybody does, and perhaps for hours. They come back in the
+    half minute that follows the opening, while a wave of theirs would still keep their slots."""
+    if opens_in_s <= 0:
+        return spread_ms(POLL_MAX_MS, random)
+    return min(round(1_000 * (opens_in_s + OPENING_S * random)), spread_ms(LONG_POLL_MS, random))
+
+
+def spread_ms(usual_ms: float, random: float) -> int:
+    """About so long; `random`, from 0 to 1, spreads people who were answered at the same moment."""
     return round(usual_ms * (1 - JITTER + 2 * JITTER * random))

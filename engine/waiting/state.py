@@ -5,19 +5,23 @@ from typing import Literal
 import msgspec
 
 from engine.errors import NotFound
-from engine.waiting.estimate import Outlook, expected_wait_s, poll_after_ms
+from engine.waiting.estimate import (
+    Outlook,
+    expected_wait_s,
+    poll_after_ms,
+    registered_poll_ms,
+    spread_ms,
+)
 from engine.waiting.view import View
 
 StateName = Literal["registered", "waiting", "served", "admitted", "paused", "sold_out", "closed"]
 Standing = Literal["waiting", "served", "admitted", "gone"]
 """How somebody stands: not served yet; may claim a pass; has one, or a booking made with one; nowhere."""
 
-OVER_POLL_MS = 60_000
+OVER_POLL_MS = 40_000
 """Nothing is expected to change any more."""
 SERVED_POLL_MS = 2_000
 MS_PER_S = 1_000
-NEAR_PEOPLE = 1_000
-"""Who waits for the draw asks like somebody in the middle of a queue."""
 
 
 class QueueState(msgspec.Struct):
@@ -52,19 +56,19 @@ def state(view: View, ticket: str, number: int, standing: Standing, now_ms: int,
     """
     place = view.place_of(number)
     if view.is_over(now_ms):
-        return _told(view, ticket, "closed", place, OVER_POLL_MS)
+        return _told(view, ticket, "closed", place, spread_ms(OVER_POLL_MS, random))
     if standing == "gone":
         raise NotFound("This place was given up or has ended; join again for a new one")
     if standing == "admitted":
-        return _told(view, ticket, "admitted", place, SERVED_POLL_MS)
+        return _told(view, ticket, "admitted", place, spread_ms(SERVED_POLL_MS, random))
     if view.is_sold_out:
-        return _told(view, ticket, "sold_out", place, OVER_POLL_MS)
+        return _told(view, ticket, "sold_out", place, spread_ms(OVER_POLL_MS, random))
     starts_in_s = max(view.opens_at_ms - now_ms, 0) / MS_PER_S
     if place is None:
-        return _told(view, ticket, "registered", None, poll_after_ms(NEAR_PEOPLE, starts_in_s, random))
+        return _told(view, ticket, "registered", None, registered_poll_ms(starts_in_s, random))
     if place <= view.serving:
         status: StateName = "paused" if view.sale_status == "paused" else "served"
-        return _told(view, ticket, status, place, SERVED_POLL_MS)
+        return _told(view, ticket, status, place, spread_ms(SERVED_POLL_MS, random))
     ahead = view.ahead_of(place)
     wait_s = expected_wait_s(ahead, view.pace, starts_in_s)
     return QueueState(

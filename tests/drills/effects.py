@@ -30,7 +30,8 @@ REDIS_EFFECTS = {
     "script_load", "set", "unlink", "xadd", "xtrim", "zadd", "zrem",
 }  # fmt: skip
 REDIS_READS = {
-    "exists", "get", "hexists", "hget", "hgetall", "hmget", "hscan_iter", "info", "mget", "ping", "scan_iter",
+    "bitcount", "exists",
+    "get", "hexists", "hget", "hgetall", "hmget", "hscan_iter", "info", "mget", "ping", "scan_iter",
     "script_exists", "time", "xinfo_stream", "xrange", "xread", "zcard", "zrange",
 }  # fmt: skip
 REDIS_QUIET = {

@@ -14,6 +14,7 @@ from engine.waiting.estimate import (
     outlook,
     pace,
     poll_after_ms,
+    registered_poll_ms,
 )
 
 NOW_MS = 1_000_000
@@ -188,3 +189,9 @@ def test_who_is_near_asks_often_and_who_is_far_seldom() -> None:
     assert poll_after_ms(50_000, 3_600, 0.5) == POLL_MAX_MS
     assert poll_after_ms(5_000, 100, 0.0) == 7_500
     assert poll_after_ms(5_000, 100, 1.0) == 12_500
+
+
+def test_who_waits_for_a_draw_comes_back_spread_over_the_time_behind_the_opening() -> None:
+    assert registered_poll_ms(600, 0.5) == 300_000
+    assert [registered_poll_ms(100, share) for share in (0.0, 0.5, 1.0)] == [100_000, 115_000, 130_000]
+    assert [registered_poll_ms(0, share) for share in (0.0, 1.0)] == [30_000, 50_000]
