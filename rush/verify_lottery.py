@@ -15,8 +15,11 @@ from uuid import UUID
 
 import msgspec
 
+from engine.times import rfc3339
 from engine.waiting.checking import (
+    NO_ROUND,
     Checked,
+    Noted,
     Outcome,
     Unreadable,
     check_draw,
@@ -26,6 +29,7 @@ from engine.waiting.checking import (
 )
 from engine.waiting.lottery import WITHDRAWN
 from engine.waiting.published import FORESEEN, PublishedDraw, PublishedProof
+from engine.waiting.randomness import drand_round
 from engine.waiting.tickets import Ticket, claims_of
 from rush.operate import Progress
 
@@ -52,7 +56,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("source", metavar="URL|FILE", help="a gateway, or the saved lottery")
     made.add_argument("second", metavar="EVENT|FILE", help="the event, or the saved entrants")
-    made.add_argument("--commitment", type=_digest, help="what you noted before the sale: must be the same")
+    made.add_argument("--commitment", type=_digest, help="what you noted of it before the sale")
+    made.add_argument(
+        "--round", metavar="NAME", help=f"the public round you noted then; {NO_ROUND} where none was named"
+    )
+    made.add_argument("--root", type=_digest, help="what you noted after the freeze, before the round")
     made.add_argument("--user", type=UUID, metavar="ID", help="your user id: do you take part?")
     made.add_argument("--number", type=int, metavar="N", help="your number")
     made.add_argument("--place", type=int, metavar="N", help="the place you were told: is it what you drew?")
@@ -85,7 +93,7 @@ def _ticket(text: str) -> tuple[str, Ticket]:
     return text, found
 
 
-_digest.__name__, _ticket.__name__ = "commitment", "ticket"
+_digest.__name__, _ticket.__name__ = "digest", "ticket"
 
 
 class _Gateway:
@@ -176,11 +184,20 @@ def _verify(arguments: argparse.Namespace, shown: Progress) -> Checked:
         draw,
         lines,
         _progress(shown),
-        noted_commitment=arguments.commitment,
+        noted=_noted(arguments),
         previous_signature=arguments.previous_signature,
     )
     _check_person(checked, arguments, proofs)
     return checked
+
+
+def _noted(arguments: argparse.Namespace) -> dict[Noted, str]:
+    given: dict[Noted, str | None] = {
+        "commitment": arguments.commitment,
+        "round": arguments.round,
+        "root": arguments.root,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _check_person(checked: Checked, arguments: argparse.Namespace, proofs: list[PublishedProof]) -> None:
@@ -212,20 +229,34 @@ def _report(checked: Checked) -> str:
     if not checked.is_good:
         false = sum(finding.outcome is Outcome.FALSE for finding in checked.findings)
         return "\n".join([*lines, f"NOT PROVED: {false} of these must not be false"])
-    lines += [
-        "proved      nobody's place was chosen or changed after commitment and root were published",
-        "not proved  that you saw them then: compare with what you or others noted (--commitment)",
-    ]
+    begin = "proved      "
+    if checked.unnoted:
+        begin = f"only if     public before {_deadline(draw)} ({', '.join(checked.unnoted)}): "
+        options = ", ".join(f"--{name}" for name in checked.unnoted)
+        lines.append(
+            f"not proved  that you are shown what was public in time: give what you noted ({options})"
+        )
+    lines.append(f"{begin}nobody's place was chosen or changed after commitment and root were public")
     if draw.public_round is None:
         lines.append(f"not proved  {FORESEEN.strip()}")
     elif checked.is_unforeseen:
-        lines.append("proved      nobody, the house included, could know or choose a place before it")
+        lines.append(f"{begin}nobody, the house included, could know or choose a place before the round")
     else:
         lines.append(
             "not proved  that nobody knew the randomness before the freeze: see what is unknown above"
         )
     lines.append("not proved  that each entrant is somebody else: one person may have had many accounts")
     return "\n".join(lines)
+
+
+def _deadline(draw: PublishedDraw) -> str:
+    """By when all that the draw rests on has to be public."""
+    if draw.public_round is None:
+        return draw.drawn_at or "the draw"
+    named = drand_round(draw.public_round)
+    if named is None or named.at_s is None:
+        return "the round came out"
+    return f"{rfc3339(1000 * named.at_s)}, when the round came out"
 
 
 def _write_places(path: Path, checked: Checked) -> None:

@@ -5,9 +5,10 @@ in `engine.waiting.lottery.ALGORITHM` and RFC 6962: it is about sixty lines.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -32,6 +33,12 @@ _LINE = re.compile(rb"[0-9a-f]{64}\n?")
 
 Progress = Callable[[str, int, int], None]
 """(what, how many of them are done, how many there are)."""
+
+
+Noted = Literal["commitment", "round", "root"]
+"""What a draw cannot be changed after, for who noted it in time."""
+NO_ROUND = "none"
+"""What somebody noted of a draw for which no round was named."""
 
 
 class Unreadable(Exception):
@@ -66,6 +73,8 @@ class Checked(msgspec.Struct):
     """None where the draw cannot be computed."""
     is_unforeseen: bool
     """Whether the randomness is shown to be that of a round which came out after the freeze."""
+    unnoted: list[Noted]
+    """What nobody noted in time, as far as the caller says: of that the house may say what it likes now."""
 
     @property
     def is_good(self) -> bool:
@@ -104,19 +113,21 @@ def check_draw(
     lines: Iterable[bytes],
     progress: Progress,
     *,
-    noted_commitment: str | None = None,
+    noted: Mapping[Noted, str] | None = None,
     previous_signature: bytes | None = None,
 ) -> Checked:
     """Compute a draw again; raises Unreadable.
 
-    `noted_commitment` is what somebody wrote down before the sale. The signature of a chained drand round
-    needs the one before it to be checked.
+    `noted` is what somebody wrote down in time: the commitment and the round (NO_ROUND where none was named)
+    before the sale, the root before the round came out. The signature of a chained drand round needs the one
+    before it to be checked.
     """
     leaves, root = _read(lines, draw.entrants or 0, progress)
     count = len(leaves) // 32
-    checked = Checked(draw, [], leaves, 0, None, is_unforeseen=False)
+    checked = Checked(draw, [], leaves, 0, None, is_unforeseen=False, unnoted=[])
+    _check_noted(checked, noted or {})
     _check_entrants(checked, root, count)
-    _check_seed(checked, noted_commitment)
+    _check_seed(checked)
     _check_randomness(checked, previous_signature)
     if draw.seed is not None and draw.root is not None:
         key = draw_key(bytes.fromhex(draw.seed), root, bytes.fromhex(draw.randomness or ""))
@@ -142,6 +153,25 @@ def _read(lines: Iterable[bytes], expected: int, progress: Progress) -> tuple[by
 
     root = root_of(chunk_roots(gather()))
     return bytes(gathered), root
+
+
+def _check_noted(checked: Checked, noted: Mapping[Noted, str]) -> None:
+    """Show all that has to be public in time, and hold against it what somebody noted then."""
+    draw = checked.draw
+    shown: dict[Noted, str] = {
+        "commitment": draw.commitment,
+        "round": draw.public_round or NO_ROUND,
+        "root": draw.root or "not there",
+    }
+    for name, value in shown.items():
+        if name in noted:
+            is_it = noted[name] == value
+            checked.say(
+                is_it, name, f"{value}, as you noted", f"{value} is not what you noted: {noted[name]}"
+            )
+        else:
+            checked.unnoted.append(name)
+            checked.findings.append(Finding(Outcome.UNKNOWN, name, f"{value}: was it this in time?"))
 
 
 def _check_entrants(checked: Checked, root: bytes, count: int) -> None:
@@ -175,7 +205,7 @@ def _check_entrants(checked: Checked, root: bytes, count: int) -> None:
     )
 
 
-def _check_seed(checked: Checked, noted_commitment: str | None) -> None:
+def _check_seed(checked: Checked) -> None:
     draw = checked.draw
     if draw.seed is None:
         why = "is not revealed: nothing is drawn, and if it stays so the draw is void"
@@ -188,9 +218,6 @@ def _check_seed(checked: Checked, noted_commitment: str | None) -> None:
             "is the one that was committed to",
             "is not the one that was committed to: the draw is void",
         )
-    if noted_commitment is not None:
-        is_it = noted_commitment == draw.commitment
-        checked.say(is_it, "commitment", "is the one that you noted", "is not the one that you noted")
 
 
 def _check_randomness(checked: Checked, previous_signature: bytes | None) -> None:

@@ -119,7 +119,7 @@ async def test_a_draw_can_be_computed_again_from_what_is_answered(lottery: Lotte
     lines = listed.content.splitlines(keepends=True)
     assert lines == [b"%s\n" % pseudonym(lottery.id, user).hex().encode() for user, _ in lottery.tickets[:12]]
     draw = PublishedDraw(**shown | {"event_id": UUID(shown["event_id"])})
-    checked = check_draw(draw, lines, lambda *_: None, noted_commitment=committed)
+    checked = check_draw(draw, lines, lambda *_: None, noted={"commitment": committed})
     assert checked.is_good
     assert checked.permutation is not None
     for number, (_, ticket) in enumerate(lottery.tickets[:12], 1):

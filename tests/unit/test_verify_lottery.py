@@ -94,6 +94,12 @@ class Case:
             "place": self.place_of(number),
         }
 
+    def noted(self) -> list[str]:
+        """What somebody wrote down in time."""
+        draw = self.published()
+        named = self.public_round or "none"
+        return ["--commitment", draw["commitment"], "--root", draw["root"], "--round", named]
+
     def verify(self, *arguments: str, lines: list[str] | None = None, **changes: Any) -> int:
         draw, entrants = self.folder / "lottery.json", self.folder / "entrants.txt"
         draw.write_text(json.dumps({"success": True, "data": self.published() | changes}))
@@ -122,11 +128,11 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 def test_an_honest_draw_is_proved_and_what_is_not_is_said(
     case: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert case.verify() == 0
+    assert case.verify(*case.noted()) == 0
     text = said(capsys)
     assert "2,500 numbers, 2,499 people, 1 nobody's at the freeze" in text
     assert "all 2,500 computed, each is one number's" in text
-    assert "proved      nobody's place was chosen or changed after" in text
+    assert "\nproved      nobody's place was chosen or changed after" in text
     assert "not proved  No public round was named" in text
     assert "FALSE" not in text
 
@@ -134,11 +140,62 @@ def test_an_honest_draw_is_proved_and_what_is_not_is_said(
 def test_with_a_signed_round_after_the_freeze_nobody_could_foresee_it(
     with_round: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert with_round.verify() == 0
+    assert with_round.verify(*with_round.noted()) == 0
     text = said(capsys)
     assert "is the SHA-256 of the signature" in text
     assert "is that of the chain, for this round" in text
-    assert "proved      nobody, the house included, could know or choose a place before it" in text
+    assert "\nproved      nobody's place was chosen or changed after" in text
+    assert "\nproved      nobody, the house included, could know or choose a place before the round" in text
+
+
+@pytest.mark.parametrize("given", [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2)])
+def test_what_nobody_noted_in_time_proves_nothing_by_itself(
+    with_round: Case, given: tuple[int, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    noted = with_round.noted()
+    pairs = list(zip(noted[::2], noted[1::2], strict=True))
+    assert with_round.verify(*(text for index in given for text in pairs[index])) == 0
+    text = said(capsys)
+    for index, (option, value) in enumerate(pairs):
+        name = option.removeprefix("--")
+        assert f"{name:<11} {value}" in text
+        assert (f"{name:<11} {value}, as you noted" in text) == (index in given)
+    assert "\nproved " not in text
+    missing = [option.removeprefix("--") for index, (option, _) in enumerate(pairs) if index not in given]
+    when = "2023-09-15T11:00:03.000Z, when the round came out"
+    # In the order in which they are shown.
+    these = ", ".join(name for name in ("commitment", "round", "root") if name in missing)
+    assert text.count(f"\nonly if     public before {when} ({these}): nobody") == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "other"), [("--commitment", "1" * 64), ("--root", "1" * 64), ("--round", QUICKNET[:-1] + "2")]
+)
+def test_what_somebody_noted_is_held_against_it(
+    with_round: Case, option: str, other: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert with_round.verify(*with_round.noted(), option, other) == 1
+    assert f"is not what you noted: {other}" in said(capsys)
+
+
+def test_a_draw_made_anew_afterwards_is_one_only_to_who_noted_nothing(
+    with_round: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The house takes other entrants once it knows the round: in itself that is as good as any draw."""
+    noted = with_round.noted()
+    with_round.leaves[0], with_round.leaves[1] = with_round.leaves[1], with_round.leaves[0]
+    assert with_round.verify() == 0
+    assert "\nproved " not in said(capsys)
+    assert with_round.verify(*noted) == 1
+    assert "FALSE    root" in said(capsys)
+
+
+def test_a_round_named_afterwards_or_dropped_is_found_out_by_who_noted_it(case: Case) -> None:
+    assert case.verify("--round", "none") == 0
+    assert case.verify("--round", QUICKNET) == 1
+    named = dataclasses.replace(case, public_round=QUICKNET)
+    assert named.verify("--round", QUICKNET) == 0
+    assert named.verify("--round", "none") == 1
 
 
 def test_a_round_that_cannot_be_checked_proves_less(
@@ -195,7 +252,9 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("lie", LIES)
 def test_a_changed_field_is_found_out(with_round: Case, lie: str, capsys: pytest.CaptureFixture[str]) -> None:
     changes, text = LIES[lie]
-    assert with_round.verify(**changes) == 1
+    # What somebody noted is as it was, so that nothing but the lie is false.
+    noted = [] if changes.keys() & {"commitment", "root", "public_round"} else with_round.noted()
+    assert with_round.verify(*noted, **changes) == 1
     out = said(capsys)
     assert text in out
     assert "NOT PROVED" in out
@@ -227,14 +286,6 @@ def test_who_is_in_the_list_twice_is_found_out(case: Case, capsys: pytest.Captur
     case.leaves[11] = case.leaves[10]
     assert case.verify() == 1
     assert "1 numbers are somebody's second one" in said(capsys)
-
-
-def test_a_commitment_that_somebody_noted_is_held_against_it(
-    case: Case, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert case.verify("--commitment", commitment(SEED).hex()) == 0
-    assert case.verify("--commitment", OTHER) == 1
-    assert "is not the one that you noted" in said(capsys)
 
 
 def test_a_person_is_told_their_number_and_place(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
