@@ -346,6 +346,7 @@ CREATE TABLE public.waiting_rooms (
     signature bytea,
     root bytea,
     key bytea,
+    is_signature_checked boolean DEFAULT false NOT NULL,
     CONSTRAINT waiting_rooms_admitted_check CHECK ((admitted >= 0)),
     CONSTRAINT waiting_rooms_claimed_check CHECK ((claimed >= 0)),
     CONSTRAINT waiting_rooms_commitment_check CHECK ((length(commitment) = 32)),

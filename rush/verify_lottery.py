@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
         "--previous-signature",
         type=bytes.fromhex,
         metavar="HEX",
-        help="of the drand round before, of a chained one",
+        help="of the drand round before: a chained one cannot be checked without",
     )
     made.add_argument(
         "--places", type=Path, metavar="FILE", help="write everybody's: place, number, pseudonym"

@@ -8,7 +8,7 @@ ORDER BY w.frozen_at, w.event_ref, w.cell;
 -- name: find_lottery(event_ref, cell)^
 -- All that a draw is made of.
 SELECT c.event_id, w.entrants, w.frozen_at, w.drawn_at, w.public_round, w.randomness, w.signature,
-    w.seed, w.commitment, w.root, w.key
+    w.is_signature_checked, w.seed, w.commitment, w.root, w.key
 FROM waiting_rooms w JOIN cells c USING (event_ref, cell)
 WHERE w.event_ref = :event_ref AND w.cell = :cell AND w.mode = 'lottery';
 
@@ -42,9 +42,9 @@ ON CONFLICT DO NOTHING;
 -- name: chunk_roots(event_ref, cell)
 SELECT k.root FROM lottery_chunks k WHERE k.event_ref = :event_ref AND k.cell = :cell ORDER BY k.chunk;
 
--- name: record_randomness(randomness, signature, event_ref, cell)$
+-- name: record_randomness(randomness, signature, is_signature_checked, event_ref, cell)$
 -- What the named round said, once, and not before everybody knows who takes part.
-UPDATE waiting_rooms SET randomness = :randomness, signature = :signature
+UPDATE waiting_rooms SET randomness = :randomness, signature = :signature, is_signature_checked = :is_signature_checked
 WHERE event_ref = :event_ref AND cell = :cell AND randomness IS NULL AND key IS NULL
   AND public_round IS NOT NULL AND root IS NOT NULL
 RETURNING true;

@@ -258,14 +258,11 @@ def _check_signature(
             "is that of the chain, for this round",
             "is not that of the chain for this round",
         )
-    if signature is None:
-        why = "was not given"
-    elif drand.chain is None:
-        why = "is of a chain whose key is not known here"
-    elif drand.chain.is_chained and previous_signature is None:
-        why = "needs the one of the round before: --previous-signature"
-    else:
-        why = "needs py_ecc to be checked: pip install py_ecc"
+    if signature is None and drand.chain is not None:
+        why = "was not given, and this chain signs every round: anything could be its randomness"
+        return checked.say(False, "signature", "", why)
+    unchecked = rounds.why_unchecked(drand, previous_signature)
+    why = unchecked if signature is not None and unchecked else "was not given"
     text = f"{why}; compare with https://api.drand.sh/{drand.chain_hash}/public/{drand.number}"
     checked.findings.append(Finding(Outcome.UNKNOWN, "signature", text))
     return False

@@ -14,8 +14,11 @@ only, however often it loses it.
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from enum import Enum, auto
+from functools import partial
 from uuid import UUID
 
 from engine import ids
@@ -26,6 +29,7 @@ from engine.ids import CellId
 from engine.keys import CellKeys, tag
 from engine.status import Status
 from engine.stores import Stores
+from engine.times import rfc3339
 from engine.tokens import Claims
 from engine.waiting import randomness as rounds
 from engine.waiting.entrants import Lottery, find_lottery, leaf_pages, queries
@@ -39,8 +43,13 @@ from engine.waiting.lottery import (
 
 log = logging.getLogger(__name__)
 
+MS_PER_S = 1_000
 STALE_MAX = 20
 """How often the draw is begun again at once because somebody left meanwhile."""
+
+
+_one_at_a_time = ThreadPoolExecutor(max_workers=1, thread_name_prefix="signature")
+"""Checks signatures: a process never spends more than one thread on them, whoever sends how many."""
 
 
 class Stage(Enum):
@@ -154,8 +163,9 @@ class Draws:
     ) -> Lottery:
         """Note what the named round said, once; the lottery as it is then.
 
-        Raises NotFound; ValidationFailed for another round, or what it cannot have said; InvalidState before
-        the freeze, where none was named, and where something else was entered before.
+        Raises NotFound; ValidationFailed for another round, what it cannot have said, and a drand round that
+        came out before the freeze or is yet to come; InvalidState before the freeze, where none was named,
+        and where something else was entered before.
         """
         owner = await queries.find_owner(self._stores.pool, event_id=event_id)
         if owner is None:
@@ -167,12 +177,20 @@ class Draws:
             raise InvalidState("No public round was named for this draw", details={"status": "drawn"})
         if public_round != lottery.public_round:
             raise ValidationFailed("round", f"is not the one that was named: {lottery.public_round}")
-        await _check_value(public_round, randomness, signature)
-        if lottery.root is None:
+        drand = _drand_round(public_round, randomness, signature)
+        if lottery.root is None or lottery.frozen_at_ms is None:
             raise InvalidState("The entrants are not frozen yet", details={"status": "registered"})
-        event_ref, cell = cell_id
+        # Seconds of computing: last of all, and only where it may be taken yet.
+        is_checked = False
+        if drand is not None and lottery.randomness is None:
+            is_checked = await _check_drand(drand, lottery.frozen_at_ms, signature)
         await queries.record_randomness(
-            self._stores.pool, randomness=randomness, signature=signature, event_ref=event_ref, cell=cell
+            self._stores.pool,
+            randomness=randomness,
+            signature=signature,
+            is_signature_checked=is_checked,
+            event_ref=cell_id.event_ref,
+            cell=cell_id.cell,
         )
         failpoint("draw.after_randomness")
         lottery = await find_lottery(self._stores.pool, cell_id)
@@ -190,17 +208,40 @@ def _check(lottery: Lottery) -> None:
         raise DrawBroken(f"{tag(lottery.cell_id)}: the key is not made of seed, root and randomness")
 
 
-async def _check_value(public_round: str, randomness: bytes, signature: bytes | None) -> None:
+def _drand_round(public_round: str, randomness: bytes, signature: bytes | None) -> rounds.DrandRound | None:
+    """The round of drand that it is, if it is one; raises ValidationFailed for what it cannot have said."""
     try:
         rounds.check_value(public_round, randomness, signature)
-        drand = rounds.drand_round(public_round)
+        return rounds.drand_round(public_round)
     except ValueError as error:
         raise ValidationFailed("randomness", str(error)) from None
-    if drand is None or signature is None:
-        return
-    # Seconds of computing, once for a draw: beside what else this process does.
-    if await asyncio.to_thread(rounds.is_signed, drand, signature) is False:
+
+
+async def _check_drand(drand: rounds.DrandRound, frozen_at_ms: int, signature: bytes | None) -> bool:
+    """Whether the signature was checked; raises ValidationFailed for one that the chain did not make, and for
+    a round that came out before the freeze or did not yet."""
+    if drand.at_s is not None:
+        _check_time(MS_PER_S * drand.at_s, frozen_at_ms)
+        if signature is None:
+            raise ValidationFailed("signature", "is needed: that of this chain can be checked by everybody")
+    if signature is None:
+        return False
+    check = partial(rounds.is_signed, drand, signature)
+    is_signed = await asyncio.get_running_loop().run_in_executor(_one_at_a_time, check)
+    if is_signed is False:
         raise ValidationFailed("signature", "was not made by that chain for that round")
+    if is_signed is None:
+        why = rounds.why_unchecked(drand)
+        log.warning("a signature of drand round %d was not checked: it %s", drand.number, why)
+    return is_signed is True
+
+
+def _check_time(at_ms: int, frozen_at_ms: int) -> None:
+    if at_ms <= frozen_at_ms:
+        said = f"came out at {rfc3339(at_ms)}, before the entrants were frozen at {rfc3339(frozen_at_ms)}"
+        raise ValidationFailed("round", said)
+    if at_ms > MS_PER_S * time.time():
+        raise ValidationFailed("round", f"comes out at {rfc3339(at_ms)}: nobody can know it yet")
 
 
 def ones(bitmap: bytes) -> Iterator[int]:

@@ -35,6 +35,8 @@ class Lottery(msgspec.Struct, frozen=True, kw_only=True):
     public_round: str | None
     randomness: bytes | None
     signature: bytes | None
+    is_signature_checked: bool = False
+    """Whether a gateway did, when it was entered."""
     entrants: int | None
     """The numbers given before the freeze; None before it."""
     frozen_at_ms: int | None
@@ -59,6 +61,7 @@ def lottery_from(cell_id: CellId, row: asyncpg.Record) -> Lottery:
         public_round=row["public_round"],
         randomness=row["randomness"],
         signature=row["signature"],
+        is_signature_checked=row["is_signature_checked"],
         entrants=row["entrants"],
         frozen_at_ms=_ms(row["frozen_at"]),
         root=row["root"],

@@ -42,6 +42,8 @@ class PublishedDraw(msgspec.Struct, frozen=True, kw_only=True):
     root: Digest | None
     randomness: Hex | None
     signature: Hex | None
+    is_signature_checked: bool | None = None
+    """Whether the house checked it against the key of its chain; None without one."""
     seed: Digest | None
     """Only once it cannot help anybody any more: with the key."""
     key: Digest | None
@@ -63,6 +65,7 @@ class PublishedDraw(msgspec.Struct, frozen=True, kw_only=True):
             root=_hex(lottery.root),
             randomness=_hex(lottery.randomness),
             signature=_hex(lottery.signature),
+            is_signature_checked=None if lottery.signature is None else lottery.is_signature_checked,
             seed=lottery.seed.hex() if is_drawn else None,
             key=_hex(lottery.key),
             drawn_at=_time(lottery.drawn_at_ms),

@@ -3,7 +3,8 @@
 A waiting room may name a `public_round` of any kind. One form is understood: `drand:<chain hash>:<round>`,
 a round of the beacon that the League of Entropy runs (drand.love). Its randomness is the SHA-256 of its
 signature, and that is always checked where a signature is given. The signature itself, BLS on BLS12-381 (RFC
-9380 for its points), is checked for the two chains below where py_ecc is installed: the extra `drand`.
+9380 for its points), must be given for the two chains below, and is checked where py_ecc is installed: the
+extra `drand`.
 """
 
 import hashlib
@@ -110,6 +111,17 @@ def check_value(public_round: str, randomness: bytes, signature: bytes | None) -
 def can_check_signatures() -> bool:
     """Whether py_ecc is installed."""
     return find_spec("py_ecc") is not None
+
+
+def why_unchecked(named: DrandRound, previous_signature: bytes | None = None) -> str | None:
+    """Why `is_signed` cannot tell; None where it can."""
+    if named.chain is None:
+        return "is of a chain whose key is not known here"
+    if named.chain.is_chained and previous_signature is None:
+        return "needs the one of the round before to be checked"
+    if not can_check_signatures():
+        return "needs py_ecc to be checked: pip install py_ecc"
+    return None
 
 
 def is_signed(
