@@ -56,6 +56,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("source", metavar="URL|FILE", help="a gateway, or the saved lottery")
     made.add_argument("second", metavar="EVENT|FILE", help="the event, or the saved entrants")
+    made.add_argument(
+        "--event",
+        type=UUID,
+        metavar="ID",
+        help="whose draw the saved one has to be, or what a slug stands for",
+    )
     made.add_argument("--commitment", type=_digest, help="what you noted of it before the sale")
     made.add_argument(
         "--round", metavar="NAME", help=f"the public round you noted then; {NO_ROUND} where none was named"
@@ -102,19 +108,19 @@ class _Gateway:
     def __init__(self, url: str, event: str) -> None:
         self._base = url.rstrip("/").removesuffix(API) + API
         try:
-            self._event = UUID(event)
+            self.event_id = UUID(event)
         except ValueError:
-            self._event = UUID(self._data(f"/events/{urllib.parse.quote(event, safe='')}")["id"])
+            self.event_id = UUID(self._data(f"/events/{urllib.parse.quote(event, safe='')}")["id"])
 
     def draw(self) -> PublishedDraw:
-        return msgspec.convert(self._data(f"/queue/{self._event}/lottery"), PublishedDraw)
+        return msgspec.convert(self._data(f"/queue/{self.event_id}/lottery"), PublishedDraw)
 
     def proof(self, ticket: str) -> PublishedProof:
-        data = self._data(f"/queue/{self._event}/lottery/proof", {"X-Queue-Ticket": ticket})
+        data = self._data(f"/queue/{self.event_id}/lottery/proof", {"X-Queue-Ticket": ticket})
         return msgspec.convert(data, PublishedProof)
 
     def lines(self) -> Iterator[bytes]:
-        with self._open(f"/queue/{self._event}/lottery/entrants", {}) as answer:
+        with self._open(f"/queue/{self.event_id}/lottery/entrants", {}) as answer:
             yield from answer
             if answer.length:
                 raise Unreadable("the list of entrants broke off: ask again")
@@ -169,8 +175,10 @@ def _progress(shown: Progress) -> Any:
 def _verify(arguments: argparse.Namespace, shown: Progress) -> Checked:
     proofs: list[PublishedProof] = []
     lines: Iterable[bytes]
+    event_id = arguments.event
     if arguments.source.startswith(("http://", "https://")):
         gateway = _Gateway(arguments.source, arguments.second)
+        event_id = event_id or gateway.event_id
         draw = gateway.draw()
         lines = [] if draw.root is None else gateway.lines()
         if arguments.ticket and draw.root is not None:
@@ -184,6 +192,7 @@ def _verify(arguments: argparse.Namespace, shown: Progress) -> Checked:
         draw,
         lines,
         _progress(shown),
+        event_id=event_id,
         noted=_noted(arguments),
         previous_signature=arguments.previous_signature,
     )

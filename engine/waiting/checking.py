@@ -113,11 +113,13 @@ def check_draw(
     lines: Iterable[bytes],
     progress: Progress,
     *,
+    event_id: UUID | None = None,
     noted: Mapping[Noted, str] | None = None,
     previous_signature: bytes | None = None,
 ) -> Checked:
     """Compute a draw again; raises Unreadable.
 
+    `event_id` is whose draw it has to be: that of another event may be as good as any, and is not the answer.
     `noted` is what somebody wrote down in time: the commitment and the round (NO_ROUND where none was named)
     before the sale, the root before the round came out. The signature of a chained drand round needs the one
     before it to be checked.
@@ -125,6 +127,13 @@ def check_draw(
     leaves, root = _read(lines, draw.entrants or 0, progress)
     count = len(leaves) // 32
     checked = Checked(draw, [], leaves, 0, None, is_unforeseen=False, unnoted=[])
+    if event_id is not None:
+        checked.say(
+            draw.event_id == event_id,
+            "event",
+            "is the one that was asked for",
+            f"is not the one that was asked for: {event_id}",
+        )
     _check_noted(checked, noted or {})
     _check_entrants(checked, root, count)
     _check_seed(checked)

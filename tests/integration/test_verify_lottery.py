@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
@@ -14,7 +15,7 @@ from engine.waiting.calls import QueueCalls
 from engine.waiting.draw import Draws, Stage
 from engine.waiting.entrants import find_lottery
 from engine.waiting.tickets import QueueSigner
-from rush.verify_lottery import main
+from rush.verify_lottery import _Gateway, main
 from tests.integration.kit import Event, Rig, changed, until
 from tests.integration.processes import Processes
 
@@ -77,6 +78,28 @@ async def test_a_lie_in_the_store_is_found_at_the_gateway(
     status = await asyncio.to_thread(main, [f"http://127.0.0.1:{port}", str(event.id)])
     assert status == 1
     assert "is not the Merkle root of the list" in capsys.readouterr().out
+
+
+async def test_a_gateway_that_replays_the_draw_of_another_event_is_found_out(
+    rig: Rig,
+    processes: Processes,
+    quick: Settings,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    event, _ = await _drawn(rig)
+    _, port = await processes.gateway(quick)
+    asked_for = uuid4()
+    url = f"http://127.0.0.1:{port}"
+    ask = _Gateway._open
+
+    def replay(gateway: _Gateway, path: str, headers: dict[str, str]) -> Any:
+        return ask(gateway, path.replace(str(asked_for), str(event.id)), headers)
+
+    monkeypatch.setattr(_Gateway, "_open", replay)
+    status = await asyncio.to_thread(main, [url, str(asked_for)])
+    assert status == 1
+    assert f"is not the one that was asked for: {asked_for}" in capsys.readouterr().out
 
 
 async def test_a_list_that_broke_off_is_not_taken_for_a_lie(

@@ -287,6 +287,13 @@ def test_who_is_in_the_list_twice_is_found_out(case: Case, capsys: pytest.Captur
     assert "1 numbers are somebody's second one" in said(capsys)
 
 
+def test_the_draw_of_another_event_is_not_the_answer(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    assert case.verify("--event", str(EVENT)) == 0
+    assert "ok       event       is the one that was asked for" in said(capsys)
+    assert case.verify("--event", str(user(1))) == 1
+    assert f"FALSE    event       is not the one that was asked for: {user(1)}" in said(capsys)
+
+
 def test_a_person_is_told_their_number_and_place(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     assert case.verify("--user", str(user(40))) == 0
     text = said(capsys)
