@@ -15,7 +15,6 @@ only, however often it loses it.
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum, auto
 from functools import partial
@@ -37,15 +36,15 @@ from engine.waiting.lottery import (
     chunk_roots,
     commitment,
     draw_key,
-    permutation,
     root_of,
 )
+from engine.waiting.moving import Moving
 
 log = logging.getLogger(__name__)
 
 MS_PER_S = 1_000
-STALE_MAX = 20
-"""How often the draw is begun again at once because somebody left meanwhile."""
+STALE_MAX = 100
+"""How often Redis is told again at once because somebody left meanwhile."""
 
 
 _one_at_a_time = ThreadPoolExecutor(max_workers=1, thread_name_prefix="signature")
@@ -136,6 +135,7 @@ class Draws:
         assert lottery.key is not None
         assert lottery.entrants is not None
         keys = CellKeys(lottery.cell_id)
+        moving = Moving(lottery.key, lottery.entrants)
         for _ in range(STALE_MAX):
             held = await self._stores.line.call("HGET", keys.queue, "key")
             if held is not None:
@@ -143,7 +143,7 @@ class Draws:
                     raise DrawBroken(f"{tag(lottery.cell_id)}: Redis has another key than Postgres")
                 return Stage.DRAWN
             by_number = await self._stores.line.call("GET", keys.gone) or b""
-            count, by_place = moved(by_number, lottery.key, lottery.entrants)
+            count, by_place = await moving.follow(by_number)
             status, *_ = await self._stores.run(
                 "draw", [keys.sale, keys.queue, keys.gone, keys.ledger], lottery.key.hex(), count, by_place
             )
@@ -242,25 +242,3 @@ def _check_time(at_ms: int, frozen_at_ms: int) -> None:
         raise ValidationFailed("round", said)
     if at_ms > MS_PER_S * time.time():
         raise ValidationFailed("round", f"comes out at {rfc3339(at_ms)}: nobody can know it yet")
-
-
-def ones(bitmap: bytes) -> Iterator[int]:
-    """The bits that are set, counted from 0, as Redis numbers them."""
-    for index, byte in enumerate(bitmap):
-        if byte:
-            for bit in range(8):
-                if byte & (0x80 >> bit):
-                    yield 8 * index + bit
-
-
-def moved(by_number: bytes, key: bytes, entrants: int) -> tuple[int, bytes]:
-    """How many are gone in all, and the entrants among them as a bitmap by place."""
-    count = 0
-    by_place = bytearray((entrants + 7) // 8)
-    drawn = permutation(key, entrants)
-    for number_before in ones(by_number):
-        count += 1
-        if number_before < entrants:
-            index, bit = divmod(drawn.place_of(number_before + 1) - 1, 8)
-            by_place[index] |= 0x80 >> bit
-    return count, bytes(by_place)

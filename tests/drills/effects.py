@@ -99,6 +99,7 @@ OBJECTS = {
     "line": "HotLine",
     "link": "RedisLink",
     "lotteries": "Lotteries",
+    "moving": "Moving",
     "proofs": "Proofs",
     "publisher": "Publisher",
     "quick": "QuickAuditor",

@@ -14,9 +14,10 @@ from engine.tokens import Claims
 from engine.waiting import draw as drawing
 from engine.waiting.calls import QueueCalls
 from engine.waiting.checking import check_draw
-from engine.waiting.draw import DrawBroken, Draws, Stage, ones
+from engine.waiting.draw import DrawBroken, Draws, Stage
 from engine.waiting.entrants import Lottery, find_lottery, leaf_pages
 from engine.waiting.lottery import WITHDRAWN, Permutation, draw_key, is_included, pseudonym
+from engine.waiting.moving import ones
 from engine.waiting.proofs import Proofs
 from engine.waiting.published import PublishedDraw
 from tests.integration.kit import Event, Rig, until
@@ -255,17 +256,25 @@ async def test_many_workers_at_once_draw_once(rig: Rig, draw: Draw) -> None:
     assert await draw.is_proved()
 
 
-async def test_whoever_leaves_while_it_is_drawn_is_gone_afterwards(
+async def test_whoever_leaves_while_it_is_drawn_is_gone_afterwards_and_no_other_is_placed_again(
     rig: Rig, draw: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await draw.join(20)
+    await draw.join(60)
+    before = range(1, 41)
+    await asyncio.gather(*[draw.leave(number) for number in before])
     await draw.freeze()
     await draw.until_frozen()
-    leaving = iter([4, 9, 14])
+    meanwhile = [58, *range(41, 55)]
+    leaving = iter(meanwhile)
     run = rig.stores.run
+    placed: list[int] = []
+    place_of = Permutation.place_of
+    monkeypatch.setattr(
+        Permutation, "place_of", lambda drawn, number: placed.append(number) or place_of(drawn, number)
+    )
 
     class Stores:
-        """Somebody leaves between the look at who is gone and the draw, three times."""
+        """Somebody leaves between the look at who is gone and the draw, at each of many tries."""
 
         pool, line = rig.stores.pool, rig.stores.line
 
@@ -275,11 +284,13 @@ async def test_whoever_leaves_while_it_is_drawn_is_gone_afterwards(
             return await run(name, keys, *arguments)
 
     assert await Draws(Stores()).advance(draw.event.cell) is Stage.DRAWN  # type: ignore[arg-type]
+    assert placed == [*before, *meanwhile]
+    monkeypatch.undo()
     lottery = await draw.until_drawn()
     assert lottery.key is not None
-    drawn = Permutation(lottery.key, 20)
+    drawn = Permutation(lottery.key, 60)
     _, gone = await draw.in_redis()
-    assert gone == {drawn.place_of(number) for number in (4, 9, 14)}
+    assert gone == {drawn.place_of(number) for number in placed}
 
 
 async def test_a_draw_that_redis_forgot_is_told_again_and_is_the_same(
