@@ -311,7 +311,8 @@ class Lifter:
                 )
                 failpoint("lift.after_move")
             elif stays_closed or drained.is_sound:
-                gap = await self._builder(cell_id).leave_gap()
+                if not stays_closed:
+                    gap = await self._builder(cell_id).leave_gap()
                 await self._begin_epoch(cell_id, offset.epoch + 1, node)
         failpoint("lift.after_drain")
         await self._announce(cell_id, drained)

@@ -5,6 +5,7 @@ somebody joined. Such a number is nobody's afterwards, and nobody stands there. 
 Postgres alone: a draw that was set back keeps its places and loses its proof.
 """
 
+import contextlib
 import logging
 from typing import Any
 from uuid import UUID
@@ -99,14 +100,16 @@ class QueueRepair:
 
     async def _end_others(self) -> None:
         """Whoever has a row and stands there no more in Redis."""
-        slices = Slices(self._cell_id, self._connection)
-        async for row in slices.places():
-            users = [row["users"][i : i + 16] for i in range(0, len(row["users"]), 16)]
-            stands: list[Any] = await self._client.hmget(self._keys.places, users)
-            pairs = zip(row["numbers"], stands, strict=True)
-            ended = [number for number, there in pairs if there is None or int(there) != number]
-            if ended:
-                await self._end_numbers(ended)
+        ended: list[int] = []
+        async with contextlib.aclosing(Slices(self._cell_id, self._connection).places()) as slices:
+            async for row in slices:
+                users = [row["users"][i : i + 16] for i in range(0, len(row["users"]), 16)]
+                stands: list[Any] = await self._client.hmget(self._keys.places, users)
+                pairs = zip(row["numbers"], stands, strict=True)
+                ended += [number for number, there in pairs if there is None or int(there) != number]
+        # Not in between: the connection reads the next slice meanwhile.
+        if ended:
+            await self._end_numbers(ended)
 
     async def _end_numbers(self, numbers: list[int]) -> None:
         await queries.repair_ended_places(self._connection, numbers=numbers, **self._cell)

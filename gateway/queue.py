@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from engine import ids
-from engine.errors import Overloaded, Unauthorized, ValidationFailed
+from engine.errors import NotFound, Overloaded, StoreUnavailable, Unauthorized, ValidationFailed
 from engine.status import Status
 from engine.waiting.rooms import is_of
 from engine.waiting.state import QueueState
@@ -42,6 +42,13 @@ def answer_body(state: QueueState) -> bytes:
     return b'{"success":true,"data":%b}' % encoder.encode(QueueStateAnswer.of(state))
 
 
+def _event_id(asked: UUID) -> UUID:
+    """The id, if it is an event's; raises NotFound for that of a zone, or any other."""
+    if not ids.is_rush_id(asked) or asked != ids.event_id_of(asked):
+        raise NotFound("There is no such event")
+    return asked
+
+
 class JoinEndpoint(HotRoute):
     """POST /queue/join. Joining again gives the same place, with `Idempotent-Replayed: true`; only that takes
     a token of the user's rate limit. An `Idempotency-Key` is checked and means nothing more.
@@ -69,7 +76,7 @@ class JoinEndpoint(HotRoute):
                 head.check_content_type()
             event_id = self._events.get(body)
             if event_id is None:
-                event_id = self._remember(body, decode_body(self._decoder, body).event_id)
+                event_id = self._remember(body, _event_id(decode_body(self._decoder, body).event_id))
             head.idempotency_key()
             number = self._asserted_number(head, event_id, user_id)
             replied = partial(self._replied, exchange, started_s, event_id, user_id)
@@ -126,7 +133,7 @@ class JoinEndpoint(HotRoute):
                     exchange, started_s, self._tell_again(exchange, started_s, ticket, text, reply[1])
                 )
                 return
-            state = rooms.state_known(ticket, text)
+            state = rooms.state_known(ticket, text, is_fresh=True)
             if state is None:
                 self._aside(
                     exchange, started_s, self._tell_later(exchange, started_s, ticket, text, reply[1])
@@ -149,7 +156,11 @@ class JoinEndpoint(HotRoute):
     ) -> None:
         services = self._gateway.services
         await limits.check_user(services.stores, ticket.user_id)
-        state = await services.rooms.state_of(ticket, text)
+        try:
+            state = await services.rooms.state_of(ticket, text)
+        except NotFound:
+            # Their pass has run out, and the worker that ends such places has not come by yet.
+            raise StoreUnavailable("Your old place is just being ended: join again in a moment") from None
         self._joined_again.count += 1
         self._tell_state(exchange, started_s, state, [(LEDGER_SEQ, at), REPLAYED])
 

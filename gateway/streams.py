@@ -91,6 +91,9 @@ class QueueStreams:
 
     def end(self) -> None:
         """End them all, and begin no more: the process stops. Clients come back to another one."""
+        if self._is_ending:
+            # Every connection of the process says so once.
+            return
         self._is_ending = True
         for watcher in self._watchers:
             watcher.wake.set()

@@ -56,7 +56,9 @@ end
 local wave = not spent_on and not gone.is_gone(KEYS[7], place) and waves.find(KEYS[6], room, place, now_ms)
 if not wave then
     local _, ending = waves.due(KEYS[6], room, now_ms)
-    if bound.left(room, bound.stock(sale, room), bound.out(KEYS[4], sale, room, ending)) < 1 then
+    local out = bound.out(KEYS[4], sale, room, ending)
+    -- Where the passes are all out, nobody need look at a thousand zones.
+    if out >= room.passes_max or bound.left(room, bound.stock(sale, room), out) < 1 then
         return { status.NO_ROOM, cell.at(sale) }
     end
 end

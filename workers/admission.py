@@ -42,7 +42,7 @@ FAILED_PAUSE_S = 5.0
 IDLE_S = 0.05
 CALLS_MAX = 50
 """Cells asked in one tick."""
-LAPSE_MAX = 200
+LAPSE_MAX = 1_000
 """Passes that one call takes back at most."""
 PEOPLE_MAX = 5_000
 """People that one call lets in at most: while a script runs, Redis serves nobody else."""
@@ -57,6 +57,8 @@ class Room:
         self.zone_keys: list[str] = []
         self.usage = usage(Counters(0, 0, 0, 0))
         self.usage_due_s = 0.0
+        self.is_known = False
+        """Whether `usage` is what people do, and not what is presumed of them."""
         self.serving = 0
         self.gone_behind = 0
         """Places behind `serving` in which nobody stands any more."""
@@ -102,6 +104,9 @@ class Admission:
         """Let in whoever may enter now: how many, and the seconds until the cell is asked again."""
         try:
             if room.usage_due_s <= time.monotonic():
+                await self._learn_usage(room)
+            if not room.is_known:
+                # Zones that were not asked for yet: who lets people in knows what they take.
                 await self._learn_usage(room)
             keys = room.keys
             reply = await self._stores.run(
@@ -151,6 +156,7 @@ class Admission:
         room.zone_keys = [room.keys.zone_prefix + zone.decode() for zone in (zones or b"").split()]
         if not counters:
             return
+        room.is_known = True
         reserved, confirmed = (
             sum(int(count or 0) for count in counts) for counts in zip(*counters, strict=True)
         )

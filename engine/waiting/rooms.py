@@ -40,8 +40,9 @@ class WaitingRooms:
         """Look at nothing any more."""
         await self.views.close()
 
-    def state_known(self, ticket: Ticket, text: str) -> QueueState | None:
-        """How the ticket's owner stands, where nobody has to be asked; else there is `state_of`.
+    def state_known(self, ticket: Ticket, text: str, *, is_fresh: bool = False) -> QueueState | None:
+        """How the ticket's owner stands, where nobody has to be asked; else there is `state_of`. `is_fresh`
+        is for a number that was given just now.
 
         Raises NotFound for a place that has ended.
         """
@@ -49,7 +50,7 @@ class WaitingRooms:
         if view is None:
             return None
         standing = None
-        if must_be_asked_for(view, ticket.number):
+        if must_be_asked_for(view, ticket.number, is_fresh=is_fresh):
             standing = self.standings.known(ticket)
             if standing is None:
                 return None

@@ -38,9 +38,12 @@ class QueueState(msgspec.Struct):
     poll_after_ms: int
 
 
-def must_be_asked_for(view: View, number: int) -> bool:
-    """Whether Redis has to be asked how the person with this number stands: who was let in, and who seems to
-    have gone."""
+def must_be_asked_for(view: View, number: int, *, is_fresh: bool = False) -> bool:
+    """Whether Redis has to be asked how the person with this number stands: who was let in, who seems to have
+    gone, and who has a number that the queue has not given. It may have lost that it did; not where it has
+    just said so (`is_fresh`)."""
+    if number > view.tail and not is_fresh:
+        return True
     place = view.place_of(number)
     if place is not None and place <= view.serving:
         return True

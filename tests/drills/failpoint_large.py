@@ -18,9 +18,9 @@ _ROWS = """
 WITH sold AS (
     INSERT INTO bookings (id, event_id, user_id, status, version, quantity, total_minor, currency, created_at,
         expires_at, confirmed_at, confirmation_code, ledger_epoch, ledger_seq)
-    SELECT id, $2, gen_random_uuid(), 'confirmed', 2, 1, 0, 'GBP', now(), now() + interval '1 hour', now(),
+    SELECT id, $2, gen_random_uuid(), 'confirmed', 2, 1, 0, 'GBP', at, at + interval '1 hour', at,
         'DRILL' || number, 1, number
-    FROM unnest($1::uuid[]) WITH ORDINALITY AS made (id, number)
+    FROM unnest($1::uuid[]) WITH ORDINALITY AS made (id, number), date_trunc('milliseconds', now()) AS at
     RETURNING id
 ), items AS (
     INSERT INTO booking_items (booking_id, zone_id, quantity, unit_price_minor) SELECT id, $3, 1, 0 FROM sold

@@ -280,7 +280,10 @@ async def rebuilding(rig: Rig) -> AsyncIterator[Lifter]:
 # Postgres set back.
 
 
-async def test_a_postgres_that_was_set_back_learns_the_queue_from_redis(rig: Rig) -> None:
+async def test_a_postgres_that_was_set_back_learns_the_queue_from_redis(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuild_slices, "PLACES_MAX", 1)
     recovery = rig.work()
     room = await open_room(rig)
     people = await room.people(6)
@@ -290,14 +293,15 @@ async def test_a_postgres_that_was_set_back_learns_the_queue_from_redis(rig: Rig
     await room.leave(people[2])
     position = await rig.caught_up(room.event)
     await recovery.stop()
-    # As it was after two people, and what the ledger had from then on is trimmed.
+    # As it was after five people of whom nobody had left, and what the ledger had from then on is trimmed.
     here = f"event_ref = {room.event.cell.event_ref}"
     await rig.pool.execute(f"UPDATE cells SET seq = 2 WHERE {here}")
     await rig.pool.execute(
-        "UPDATE waiting_rooms SET tail = 2, serving = 0, admitted = 0, claimed = 0, spent = 0, units = 0 "
+        "UPDATE waiting_rooms SET tail = 5, serving = 0, admitted = 0, claimed = 0, spent = 0, units = 0 "
         f"WHERE {here}"
     )
-    await rig.pool.execute(f"DELETE FROM queue_places WHERE number > 2 AND {here}")
+    await rig.pool.execute(f"DELETE FROM queue_places WHERE number > 5 AND {here}")
+    await rig.pool.execute(f"UPDATE queue_places SET ended_at = NULL WHERE {here}")
     await rig.pool.execute(f"DELETE FROM queue_passes WHERE {here}")
     await rig.pool.execute(f"DELETE FROM queue_waves WHERE {here}")
     await rig.pool.execute("DELETE FROM booking_items")

@@ -132,7 +132,12 @@ MUTATIONS = (
         "sale.seq >= seq_max",
         "sale.seq > seq_max",
     ),
-    Mutation("a paused sale sells on", "reserve.lua", "sale.status == 'published' and ", ""),
+    Mutation(
+        "a paused sale sells on",
+        "lib/cell.lua",
+        "return sale.status == 'published' and sale.now_ms",
+        "return sale.now_ms",
+    ),
     Mutation(
         "a price needs no payment", "confirm.lua", "tonumber(record.total_minor) > 0 and not paid", "false"
     ),
@@ -204,7 +209,7 @@ MUTATIONS = (
     ),
     Mutation("an epoch goes on counting", "open.lua", "ARGV[3], 'seq', 0,", "ARGV[3],"),
     Mutation("a stale lift opens", "open.lua", " and fields[3] == ARGV[2]", ""),
-    Mutation("anybody opens a fenced cell", "open.lua", " or (fields[5] or nil) ~= ARGV[4]", ""),
+    Mutation("anybody opens a fenced cell", "open.lua", " or (fields[5] or '') ~= (ARGV[4] or '')", ""),
     Mutation("an open cell is rebuilt", "build_begin.lua", "if is_open or ", "if "),
     Mutation("a fenced cell sells on", "fence.lua", "redis.call('HDEL', KEYS[1], 'epoch')", ""),
     Mutation(

@@ -117,8 +117,8 @@ MUTATIONS = (
     Mutation(
         "who is late always finds room",
         "claim.lua",
-        "sale, room, ending)) < 1 then",
-        "sale, room, ending)) < 0 then",
+        "if out >= room.passes_max or bound.left(room, bound.stock(sale, room), out) < 1 then",
+        "if out < 0 then",
     ),
     Mutation("a claim does not replay", "claim.lua", "if out_until_ms > now_ms then", "if false then"),
     Mutation(

@@ -247,8 +247,8 @@ BOUND_FAULTS = (
     Mutation(
         "who is late always finds room",
         "claim.lua",
-        "bound.out(KEYS[4], sale, room, ending)) < 1",
-        "bound.out(KEYS[4], sale, room, ending)) < 0",
+        "if out >= room.passes_max or bound.left(room, bound.stock(sale, room), out) < 1 then",
+        "if out < 0 then",
     ),
     Mutation(
         "a claim leaves its slot behind",

@@ -18,7 +18,7 @@ OFTEN = 6
 UNHURRIED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 SEARCH = settings(
     UNHURRIED,
-    max_examples=400,
+    max_examples=2_000,
     stateful_step_count=40,
     derandomize=True,
     database=None,
@@ -43,7 +43,7 @@ def test_the_waiting_room_does_what_its_model_does_for_long(real_backend: Backen
     run(real_backend, settings(UNHURRIED, max_examples=600, stateful_step_count=60))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "mutation",
     [
