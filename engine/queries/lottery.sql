@@ -8,8 +8,8 @@ ORDER BY w.frozen_at, w.event_ref, w.cell;
 -- name: find_lottery(event_ref, cell)^
 -- All that a draw is made of.
 SELECT c.event_id, w.entrants, w.frozen_at, w.drawn_at, w.public_round, w.randomness, w.signature,
-    w.is_signature_checked, w.seed, w.commitment, w.root, w.key
-FROM waiting_rooms w JOIN cells c USING (event_ref, cell)
+    w.is_signature_checked, (e.waiting_room ->> 'opens_at')::timestamptz AS opens_at, w.seed, w.commitment, w.root, w.key
+FROM waiting_rooms w JOIN cells c USING (event_ref, cell) JOIN events e ON e.id = c.event_id
 WHERE w.event_ref = :event_ref AND w.cell = :cell AND w.mode = 'lottery';
 
 -- name: find_owner(event_id)^

@@ -200,6 +200,7 @@ def _check_entrants(checked: Checked, root: bytes, count: int) -> None:
         "is the Merkle root of the list",
         "is not the Merkle root of the list",
     )
+    _check_freeze(checked)
     seen: set[bytes] = set()
     twice = 0
     for number in range(1, count + 1):
@@ -211,6 +212,20 @@ def _check_entrants(checked: Checked, root: bytes, count: int) -> None:
         seen.add(leaf)
     checked.say(
         twice == 0, "entrants", "nobody has two numbers", f"{twice:,} numbers are somebody's second one"
+    )
+
+
+def _check_freeze(checked: Checked) -> None:
+    opens_at, frozen_at = checked.draw.opens_at, checked.draw.frozen_at
+    if opens_at is None or frozen_at is None:
+        text = "was not before its time, if that is what was announced: opens_at or frozen_at is not there"
+        checked.findings.append(Finding(Outcome.UNKNOWN, "freeze", text))
+        return
+    checked.say(
+        datetime.fromisoformat(frozen_at) >= datetime.fromisoformat(opens_at),
+        "freeze",
+        f"at {frozen_at}, not before opens_at, {opens_at}",
+        f"at {frozen_at}, before opens_at, {opens_at}: who came in between was put behind",
     )
 
 

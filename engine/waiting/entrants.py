@@ -33,6 +33,8 @@ class Lottery(msgspec.Struct, frozen=True, kw_only=True):
     seed: bytes
     """A secret until the key is there."""
     public_round: str | None
+    opens_at_ms: int | None = None
+    """When the entrants are to be frozen, as it was announced."""
     randomness: bytes | None
     signature: bytes | None
     is_signature_checked: bool = False
@@ -59,6 +61,7 @@ def lottery_from(cell_id: CellId, row: asyncpg.Record) -> Lottery:
         commitment=row["commitment"],
         seed=row["seed"],
         public_round=row["public_round"],
+        opens_at_ms=_ms(row["opens_at"]),
         randomness=row["randomness"],
         signature=row["signature"],
         is_signature_checked=row["is_signature_checked"],

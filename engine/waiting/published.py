@@ -10,6 +10,7 @@ from engine.times import rfc3339
 from engine.waiting.entrants import Lottery
 from engine.waiting.lottery import ALGORITHM
 from engine.waiting.proofs import Proof
+from engine.waiting.randomness import drand_round
 
 Hex = Annotated[str, Meta(pattern="^([0-9a-f]{2})*$")]
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="32 bytes in hex")]
@@ -20,8 +21,12 @@ UNCHANGED = (
     "A draw whose seed is not revealed is void."
 )
 UNFORESEEN = (
-    " The named round comes out after the freeze: nobody, the house included, could know or choose "
-    "a place before."
+    " The named round came out after the freeze, and its signature was checked: nobody, the house included, "
+    "could know or choose a place before."
+)
+UNCHECKED = (
+    " Nobody checked here what the named round says, and that nobody could know it at the freeze: compare "
+    "with what its publisher says, and when."
 )
 FORESEEN = (
     " No public round was named: it is not proved that the house, which knew the seed, let nobody "
@@ -60,6 +65,7 @@ class PublishedDraw(msgspec.Struct, frozen=True, kw_only=True):
             status="drawn" if is_drawn else "frozen" if is_frozen else "open",
             commitment=lottery.commitment.hex(),
             public_round=lottery.public_round,
+            opens_at=_time(lottery.opens_at_ms),
             entrants=lottery.entrants if is_frozen else None,
             frozen_at=_time(lottery.frozen_at_ms) if is_frozen else None,
             root=_hex(lottery.root),
@@ -69,7 +75,7 @@ class PublishedDraw(msgspec.Struct, frozen=True, kw_only=True):
             seed=lottery.seed.hex() if is_drawn else None,
             key=_hex(lottery.key),
             drawn_at=_time(lottery.drawn_at_ms),
-            proves=UNCHANGED + (FORESEEN if lottery.public_round is None else UNFORESEEN),
+            proves=UNCHANGED + _foreseen(lottery),
         )
 
 
@@ -99,6 +105,15 @@ class PublishedProof(msgspec.Struct, frozen=True, kw_only=True):
             root=lottery.root.hex(),
             place=lottery.place_of(proof.number),
         )
+
+
+def _foreseen(lottery: Lottery) -> str:
+    if lottery.public_round is None:
+        return FORESEEN
+    drand = drand_round(lottery.public_round)
+    at_s = None if drand is None else drand.at_s
+    is_later = at_s is not None and lottery.frozen_at_ms is not None and 1_000 * at_s > lottery.frozen_at_ms
+    return UNFORESEEN if is_later and lottery.is_signature_checked else UNCHECKED
 
 
 def _hex(value: bytes | None) -> str | None:

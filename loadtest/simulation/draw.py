@@ -38,6 +38,7 @@ class SimulatedDraw:
             commitment=commitment(secret),
             seed=secret,
             public_round=None,
+            opens_at_ms=at_ms,
             randomness=None,
             signature=None,
             entrants=len(users),

@@ -14,11 +14,12 @@ from engine.waiting.checking import check_draw
 from engine.waiting.draw import Draws
 from engine.waiting.entrants import find_lottery
 from engine.waiting.lottery import is_included, pseudonym
-from engine.waiting.published import FORESEEN, UNFORESEEN, PublishedDraw
+from engine.waiting.published import FORESEEN, UNCHECKED, PublishedDraw
 from gateway import entrant_lists
 from gateway.app import Application
 from tests.api.conftest import API, Mint, event_body, refusal
 from tests.integration.kit import until
+from tests.integration.test_lottery import set_opening
 
 FAR = "2099-01-01T00:00:00.000Z"
 ROUND = "the numbers of 1 May 2027"
@@ -46,6 +47,7 @@ class Lottery:
 
     async def freeze(self) -> None:
         """The time has come, and somebody comes too late."""
+        await set_opening(self._stores.pool, self.id)
         await self._stores.redis.hset(CellKeys(cell_of(self.id)).sale, "queue_opens_at_ms", 1)
         await self.join()
 
@@ -142,7 +144,7 @@ async def test_the_draw_waits_for_the_round_and_the_seed_for_the_draw(with_round
         None,
         None,
     )
-    assert shown["proves"].endswith(UNFORESEEN)
+    assert shown["proves"].endswith(UNCHECKED)
     proof = (await with_round.get("/proof", with_round.tickets[0][1])).json()["data"]
     assert proof["place"] is None
 

@@ -52,7 +52,7 @@ class Draw:
 
     async def freeze(self) -> int:
         """Its time has come, and somebody comes too late; their number."""
-        await self._rig.redis.hset(self.event.keys.sale, "queue_opens_at_ms", 1)
+        await open_now(self._rig, self.event)
         [late] = await self.join()
         return late
 
@@ -89,6 +89,19 @@ class Draw:
         """What everybody can do."""
         published = PublishedDraw.of(await self.row())
         return check_draw(published, await self.lines(), lambda *_: None).is_good
+
+
+async def open_now(rig: Rig, event: Event) -> None:
+    """What was announced for long after this test is over by now, in both stores."""
+    await set_opening(rig.pool, event.id)
+    await rig.redis.hset(event.keys.sale, "queue_opens_at_ms", 1)
+
+
+async def set_opening(pool: Any, event_id: UUID) -> None:
+    """Postgres says that the event was to open long ago."""
+    changed = "jsonb_set(waiting_room, '{opens_at}', to_jsonb($1::text))"
+    statement = f"UPDATE events SET waiting_room = {changed} WHERE id = $2"
+    await pool.execute(statement, "1970-01-01T00:00:00.001Z", event_id)
 
 
 async def open_draw(rig: Rig, public_round: str | None = None) -> Draw:
@@ -336,7 +349,7 @@ async def test_numbers_that_redis_lost_take_part_if_they_are_shown_before_the_fr
     # Their tickets are theirs: the gap is of numbers that may have been given out.
     assert (await draw.calls.join(draw.event.id, in_time, 7)).number == 7
     [behind] = await draw.join()
-    await rig.redis.hset(draw.event.keys.sale, "queue_opens_at_ms", 1)
+    await open_now(rig, draw.event)
     too_late = await draw.calls.join(draw.event.id, late, 8)
     assert too_late.number == behind + 1
     await draw.until_frozen()
@@ -415,7 +428,7 @@ async def test_the_workers_freeze_and_draw_when_the_time_has_come(rig: Rig) -> N
     draw = await open_draw(rig)
     in_time = await draw.join(10)
     assert (await draw.row()).entrants is None
-    await rig.redis.hset(draw.event.keys.sale, "queue_opens_at_ms", 1)
+    await open_now(rig, draw.event)
     lottery = await draw.until_drawn()
     assert lottery.entrants == len(in_time)
     assert await draw.is_proved()

@@ -14,7 +14,7 @@ from engine.waiting import draw as drawing
 from engine.waiting import randomness as rounds
 from engine.waiting.draw import Stage
 from engine.waiting.entrants import Lottery
-from engine.waiting.published import PublishedDraw
+from engine.waiting.published import UNCHECKED, UNFORESEEN, PublishedDraw
 from tests.integration.kit import Rig
 from tests.integration.test_lottery import ADMIN, Draw, open_draw
 
@@ -60,13 +60,17 @@ async def refused_field(draw: Draw, signature: bytes | None = SIGNATURE, **chang
 
 async def test_what_drand_did_not_sign_is_not_taken(rig: Rig) -> None:
     draw = await frozen(rig, await opened(rig))
+    draw_before = await draw.row()
     assert await refused_field(draw, None) == "signature"
     assert await refused_field(draw, FORGED) == "signature"
     assert await refused_field(draw, value=b"7 11") == "randomness"
     assert (await draw.row()).randomness is None
     entered = await enter(draw)
     assert entered.is_signature_checked
-    assert PublishedDraw.of(entered).is_signature_checked
+    published = PublishedDraw.of(entered)
+    assert published.is_signature_checked
+    assert published.proves.endswith(UNFORESEEN)
+    assert not PublishedDraw.of(draw_before).proves.endswith(UNFORESEEN)
     assert await draw.draws.advance(draw.event.cell) is Stage.DRAWN
 
 
@@ -110,7 +114,9 @@ async def test_where_nothing_can_check_a_signature_that_is_said(
     monkeypatch.setattr(rounds, "can_check_signatures", lambda: False)
     draw = await frozen(rig, await opened(rig))
     assert PublishedDraw.of(await draw.row()).is_signature_checked is None
-    assert PublishedDraw.of(await enter(draw, FORGED)).is_signature_checked is False
+    published = PublishedDraw.of(await enter(draw, FORGED))
+    assert published.is_signature_checked is False
+    assert published.proves.endswith(UNCHECKED)
     assert "was not checked: it needs py_ecc" in caplog.text
 
 
@@ -119,6 +125,7 @@ async def test_a_chain_that_nobody_knows_here_is_taken_unchecked(rig: Rig, signa
     draw = await frozen(rig, await opened(rig, OTHER_CHAIN), None)
     entered = await enter(draw, signature, public_round=OTHER_CHAIN)
     assert not entered.is_signature_checked
+    assert PublishedDraw.of(entered).proves.endswith(UNCHECKED)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -15,6 +15,7 @@ from engine.waiting.proofs import Proofs
 from rush.verify_lottery import main
 from tests.integration.kit import Event, Rig
 from tests.integration.processes import Processes
+from tests.integration.test_lottery import set_opening
 
 PEOPLE = 1_000_000
 JOINED = datetime(2026, 11, 1, tzinfo=UTC)
@@ -42,6 +43,7 @@ async def _crowd(rig: Rig, event: Event) -> None:
         FROZEN,
         event.cell.event_ref,
     )
+    await set_opening(rig.pool, event.id)
     await rig.redis.hset(event.keys.queue, mapping={"tail": PEOPLE, "entrants": PEOPLE})
     for number in range(3, PEOPLE, 100_000):
         await rig.redis.setbit(event.keys.gone, number - 1, 1)

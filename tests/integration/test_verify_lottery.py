@@ -18,6 +18,7 @@ from engine.waiting.tickets import QueueSigner
 from rush.verify_lottery import _Gateway, main
 from tests.integration.kit import Event, Rig, changed, until
 from tests.integration.processes import Processes
+from tests.integration.test_lottery import open_now
 
 FAR = "2099-01-01T00:00:00.000Z"
 PEOPLE = 3000
@@ -31,7 +32,7 @@ async def _drawn(rig: Rig) -> tuple[Event, dict[int, UUID]]:
     joined = await asyncio.gather(*[calls.join(event.id, user) for user in users])
     people = {each.number: user for each, user in zip(joined, users, strict=True)}
     await calls.leave(event.id, people[9], 9, 0)
-    await rig.redis.hset(event.keys.sale, "queue_opens_at_ms", 1)
+    await open_now(rig, event)
     await calls.join(event.id, uuid4())
 
     async def is_drawn() -> bool:
@@ -120,7 +121,7 @@ async def test_a_round_whose_gateway_died_is_entered_and_may_be_sent_again(
 ) -> None:
     rig.work()
     event = await rig.sale(waiting_room={"mode": "lottery", "opens_at": FAR, "public_round": "a round"})
-    await rig.redis.hset(event.keys.sale, "queue_opens_at_ms", 1)
+    await open_now(rig, event)
     await QueueCalls(rig.stores, CellDirectory(rig.stores)).join(event.id, uuid4())
 
     async def has_root() -> bool:

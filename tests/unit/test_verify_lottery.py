@@ -65,6 +65,7 @@ class Case:
             "status": "drawn",
             "commitment": commitment(SEED).hex(),
             "public_round": self.public_round,
+            "opens_at": BEFORE_THE_ROUND,
             "entrants": len(self.leaves),
             "frozen_at": BEFORE_THE_ROUND,
             "root": root.hex(),
@@ -244,6 +245,7 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
     "another round": ({"public_round": QUICKNET[:-1] + "4"}, "signature   is not that of the chain"),
     "no round": ({"public_round": None}, "no round was named beforehand"),
     "no such round": ({"public_round": "drand:1"}, "is not drand:<chain hash"),
+    "a freeze before its time": ({"opens_at": "2023-09-15T00:00:00.001Z"}, "Z, before opens_at, 2023"),
     "a round of before": ({"frozen_at": AFTER_THE_ROUND}, "s before the freeze"),
 }
 
@@ -263,7 +265,7 @@ def test_every_field_that_the_draw_rests_on_is_among_the_lies() -> None:
     told = {name for changes, _ in LIES.values() for name in changes}
     rests_on = {
         "commitment", "seed", "root", "entrants", "key", "randomness", "signature", "public_round",
-        "frozen_at",
+        "frozen_at", "opens_at",
     }  # fmt: skip
     assert told == rests_on
 
