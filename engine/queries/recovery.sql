@@ -256,15 +256,16 @@ WHERE queue_places.user_id <> excluded.user_id OR queue_places.ended_at IS NOT N
 
 -- name: repair_ended_places(numbers, event_ref, cell)!
 -- Numbers that nobody has any more, of nobody where there is no row.
+-- Those ended long before any freeze: one that is repaired in this transaction too must not count them as entrants.
 INSERT INTO queue_places (event_ref, cell, number, user_id, joined_at, ended_at)
-SELECT :event_ref, :cell, number, '00000000-0000-0000-0000-000000000000', now(), now()
+SELECT :event_ref, :cell, number, '00000000-0000-0000-0000-000000000000', 'epoch', 'epoch'
 FROM unnest(:numbers::int[]) AS number
 ON CONFLICT (event_ref, cell, number) DO UPDATE SET ended_at = coalesce(queue_places.ended_at, now());
 
 -- name: repair_missing_places(tail, firsts, lasts, event_ref, cell)!
--- Numbers outside of the gaps that somebody had who is not known any more: nobody stands there.
+-- Numbers outside of the gaps that somebody had who is not known any more: nobody stands there, nor did at a freeze.
 INSERT INTO queue_places (event_ref, cell, number, user_id, joined_at, ended_at)
-SELECT :event_ref, :cell, number, '00000000-0000-0000-0000-000000000000', now(), now()
+SELECT :event_ref, :cell, number, '00000000-0000-0000-0000-000000000000', 'epoch', 'epoch'
 FROM generate_series(1, :tail::int) AS number
 WHERE NOT EXISTS (
     SELECT FROM unnest(:firsts::int[], :lasts::int[]) AS gap (first, last) WHERE number BETWEEN gap.first AND gap.last
