@@ -128,8 +128,13 @@ class CellBuilder:
         """Whether rebuilding it takes longer than others should wait."""
         event_ref, cell = self._cell_id
         room = await queries.waiting_room_to_rebuild(self._connection, event_ref=event_ref, cell=cell)
+        # Most numbers may be those of gaps.
         if room is not None and room["tail"] > WHOLE_PLACES_MAX:
-            return True
+            people = await queries.places_up_to(
+                self._connection, event_ref=event_ref, cell=cell, rows_max=WHOLE_PLACES_MAX + 1
+            )
+            if people > WHOLE_PLACES_MAX:
+                return True
         return await self._slices.has_more_than(WHOLE_RECORDS_MAX)
 
     async def leave_gap(self) -> tuple[int, str]:

@@ -211,6 +211,12 @@ SELECT number FROM queue_places
 WHERE event_ref = :event_ref AND cell = :cell AND number BETWEEN :first_number AND :last_number
   AND ended_at IS NOT NULL;
 
+-- name: places_up_to(event_ref, cell, rows_max)$
+-- How many numbers a queue has given, counted up to a bound.
+SELECT count(*) FROM (
+    SELECT FROM queue_places WHERE event_ref = :event_ref AND cell = :cell LIMIT :rows_max
+) AS found;
+
 -- name: leave_gap(event_ref, cell, numbers)^
 -- The end of a ledger may be lost, and with it numbers that were given out: the next ones begin behind them.
 UPDATE waiting_rooms
