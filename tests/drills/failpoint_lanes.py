@@ -115,8 +115,7 @@ async def relay(stage: Stage, jobs: list[Job]) -> None:
     """One relay after the other."""
     for job in jobs:
         async with contextlib.AsyncExitStack() as resting:
-            if job.way in ("quiet", "ahead"):
-                # A recovery would mend first what the relay is to find.
+            if job.way == "quiet":
                 await resting.enter_async_context(stage.lifts_rest)
                 await stage.attempt(job, _until_lifted(stage))
             await resting.enter_async_context(stage.relays_rest)
