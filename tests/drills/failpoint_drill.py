@@ -136,6 +136,9 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="these alone")
     parser.add_argument("--folder", type=Path, help="where to leave what was written down")
+    parser.add_argument(
+        "--missed-max", type=int, default=0, help="so many may be missed: a busy machine may be too slow (0)"
+    )
     arguments = parser.parse_args()
     points = [point.name for point in walk(this_program()).points]
     if unknown := set(arguments.only) - set(points):
@@ -151,7 +154,7 @@ def main() -> int:
         f"{len(rows)} fail points, {len(struck)} strikes wanted, {missed} missed, {violations} violations, "
         f"{len(results)} runs, {time.monotonic() - began_s:.0f} s"
     )
-    return 1 if missed or violations else 0
+    return 1 if missed > arguments.missed_max or violations else 0
 
 
 if __name__ == "__main__":
