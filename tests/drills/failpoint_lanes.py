@@ -217,7 +217,7 @@ async def _recovery_once(stage: Stage, job: Job) -> None:
     if is_struck():
         await stage.until_struck(job, member, struck)
     elif ahead is not None:
-        async with stage.relays_rest:
+        async with stage.no_relay():
             await _cut_ledger(stage, is_struck, ahead)
             await _unlift(stage)
             await stage.until_struck(job, member, struck)
@@ -391,5 +391,7 @@ async def _run_lane(stage: Stage, lane: str, jobs: list[Job]) -> None:
     for member in members:
         member.kill()
     await LANES[lane](stage, jobs)
-    for member in members:
-        member.start()
+    # Where another lane needs a time without them, not in the middle of it.
+    async with stage.relays_rest:
+        for member in members:
+            member.start()

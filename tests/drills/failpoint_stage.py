@@ -174,6 +174,20 @@ class Stage:
         await asyncio.sleep(AWAKE_S)
         member.kill()
 
+    @contextlib.asynccontextmanager
+    async def no_relay(self) -> AsyncIterator[None]:
+        """A time in which no relay works, those of the stack included: they are there where no lane strikes
+        relays, or none does any more."""
+        async with self.relays_rest:
+            working = [member for member in self.stack.of_kind("relay") if member.is_wanted]
+            for member in working:
+                member.kill()
+            try:
+                yield
+            finally:
+                for member in working:
+                    member.start()
+
     # The cell.
 
     async def is_open(self) -> bool:
