@@ -77,6 +77,20 @@ class CellKeys:
         """The text of one booking."""
         return f"{self.booking_prefix}{booking_id}"
 
+    @property
+    def waiting_room(self) -> list[str]:
+        """The KEYS of leave, claim and admit, in their order."""
+        return [
+            self.sale,
+            self.queue,
+            self.places,
+            self.passes,
+            self.spent,
+            self.waves,
+            self.gone,
+            self.ledger,
+        ]
+
     def rate(self, user_id: UUID | str) -> str:
         """The reserve rate limit of a user without units in this cell; with units it stands in `buyers`."""
         return f"{self.rate_prefix}{user_id}"

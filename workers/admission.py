@@ -108,19 +108,9 @@ class Admission:
             if not room.is_known:
                 # Zones that were not asked for yet: who lets people in knows what they take.
                 await self._learn_usage(room)
-            keys = room.keys
             reply = await self._stores.run(
                 "admit",
-                [
-                    keys.sale,
-                    keys.queue,
-                    keys.places,
-                    keys.passes,
-                    keys.spent,
-                    keys.waves,
-                    keys.gone,
-                    keys.ledger,
-                ],
+                room.keys.waiting_room,
                 *room.usage,
                 LAPSE_MAX,
                 PEOPLE_MAX,

@@ -97,16 +97,7 @@ class QueueCalls:
         keys = (await self._find(event_id)).keys
         reply = await self._stores.run(
             "leave",
-            [
-                keys.sale,
-                keys.queue,
-                keys.places,
-                keys.passes,
-                keys.spent,
-                keys.waves,
-                keys.gone,
-                keys.ledger,
-            ],
+            keys.waiting_room,
             user_id.bytes,
             str(user_id),
             number,
@@ -127,16 +118,7 @@ class QueueCalls:
         keys = (await self._find(event_id)).keys
         reply = await self._stores.run(
             "claim",
-            [
-                keys.sale,
-                keys.queue,
-                keys.places,
-                keys.passes,
-                keys.spent,
-                keys.waves,
-                keys.gone,
-                keys.ledger,
-            ],
+            keys.waiting_room,
             user_id.bytes,
             str(user_id),
             number,

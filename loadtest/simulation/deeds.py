@@ -150,7 +150,7 @@ class Deeds:
         keys = self._cell.keys
         self._cell.ask(
             name,
-            [keys.sale, keys.queue, keys.places, keys.passes, keys.spent, keys.waves, keys.gone, keys.ledger],
+            keys.waiting_room,
             [user_bytes(person), user_text(person), number, place],
             told,
         )

@@ -129,7 +129,7 @@ class Simulation:
         self.observer.usage = self._usage
         cell.ask(
             "admit",
-            [keys.sale, keys.queue, keys.places, keys.passes, keys.spent, keys.waves, keys.gone, keys.ledger],
+            keys.waiting_room,
             [*self._usage, LAPSE_MAX, PEOPLE_MAX],
             self._admitted,
         )

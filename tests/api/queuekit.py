@@ -93,10 +93,7 @@ class Room:
         keys = self.keys
         reply = await self._stores.run(
             "admit",
-            [
-                keys.sale, keys.queue, keys.places, keys.passes, keys.spent, keys.waves, keys.gone,
-                keys.ledger,
-            ],
+            keys.waiting_room,
             1000, 0, 100, people_max,
         )  # fmt: skip
         assert reply[0] == 0, reply

@@ -84,17 +84,7 @@ class Room:
 
     async def admit(self, people_max: int = 100) -> Admitted:
         """What the admission worker does, once."""
-        keys = self.event.keys
-        names = [
-            keys.sale,
-            keys.queue,
-            keys.places,
-            keys.passes,
-            keys.spent,
-            keys.waves,
-            keys.gone,
-            keys.ledger,
-        ]
+        names = self.event.keys.waiting_room
 
         async def ask() -> Any:
             reply = await self.rig.stores.run("admit", names, 1000, 0, 100, people_max)

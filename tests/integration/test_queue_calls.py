@@ -50,9 +50,7 @@ async def gateways(rig: Rig) -> AsyncIterator[list[QueueCalls]]:
 
 async def admit(rig: Rig, event: Event, people_max: int = 1_000) -> int:
     """Let people in; how many."""
-    keys = event.keys
-    names = [keys.sale, keys.queue, keys.places, keys.passes, keys.spent, keys.waves, keys.gone]
-    reply = await rig.stores.run("admit", [*names, keys.ledger], 1_000, 0, 100, people_max)
+    reply = await rig.stores.run("admit", event.keys.waiting_room, 1_000, 0, 100, people_max)
     return int(reply[3])
 
 

@@ -74,20 +74,15 @@ class QueueCell(Cell):
         assert {answer.status for answer in answers} <= {Status.OK}, answers
         return [Person(user, answer.detail[0]) for user, answer in zip(users, answers, strict=True)]
 
-    def _place_keys(self) -> list[str]:
-        keys = self.keys
-        names = [keys.sale, keys.queue, keys.places, keys.passes, keys.spent, keys.waves, keys.gone]
-        return [*names, keys.ledger]
-
     def leave(self, person: Person, place: int = 0) -> Answer:
         """Give a place up."""
         user, number = person
-        return self.call("leave", self._place_keys(), UUID(user).bytes, user, number, place)
+        return self.call("leave", self.keys.waiting_room, UUID(user).bytes, user, number, place)
 
     def claim(self, person: Person, place: int = 0) -> Answer:
         """Claim a pass."""
         user, number = person
-        return self.call("claim", self._place_keys(), UUID(user).bytes, user, number, place)
+        return self.call("claim", self.keys.waiting_room, UUID(user).bytes, user, number, place)
 
     def passed(self, person: Person, place: int = 0) -> str:
         """The pass of somebody who must get one, as reserve takes it."""
@@ -105,7 +100,7 @@ class QueueCell(Cell):
     ) -> Admitted:
         """Take back what ended and let people in."""
         arguments = (basket_milli, return_permille, lapse_max, people_max)
-        answer = self.call("admit", self._place_keys(), *arguments)
+        answer = self.call("admit", self.keys.waiting_room, *arguments)
         assert answer.status == Status.OK, answer
         return Admitted(*answer.detail)
 
